@@ -1,0 +1,168 @@
+//! From a draft to what the log keeps.
+
+use bytes::Bytes;
+
+use super::{Draft, Subject};
+use crate::id::{EventId, uuid_v7};
+use crate::json::quote;
+use crate::time::Timestamp;
+
+/// What an event gets where its producer left it open.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults<'a> {
+    /// The timestamp, and the time in a made id.
+    pub now: Timestamp,
+    /// The source.
+    pub source: &'a str,
+    /// Chance: 10 bytes for the id, 16 for the salt.
+    pub random: [u8; 26],
+}
+
+/// Which fields the producer supplied, as bits; stored, so a bit never changes its meaning.
+///
+/// `eventType` and `data` are always supplied and the id is what is looked up by, so none of them has a bit.
+/// An empty list counts as not supplied.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Supplied(pub u16);
+
+impl Supplied {
+    /// `version` was supplied.
+    pub const VERSION: Self = Self(1);
+    /// `timestamp` was supplied.
+    pub const TIMESTAMP: Self = Self(1 << 1);
+    /// `source` was supplied.
+    pub const SOURCE: Self = Self(1 << 2);
+    /// `aggregateId` was supplied.
+    pub const AGGREGATE: Self = Self(1 << 3);
+    /// `channels` were supplied.
+    pub const CHANNELS: Self = Self(1 << 4);
+    /// `metadata` was supplied.
+    pub const METADATA: Self = Self(1 << 5);
+
+    /// Whether all bits of `other` are set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn of(draft: &Draft) -> Self {
+        let bits = [
+            (Self::VERSION, draft.version.is_some()),
+            (Self::TIMESTAMP, draft.timestamp.is_some()),
+            (Self::SOURCE, draft.source.is_some()),
+            (Self::AGGREGATE, draft.aggregate.is_some()),
+            (Self::CHANNELS, !draft.channels.is_empty()),
+            (Self::METADATA, !draft.metadata.is_empty()),
+        ];
+        Self(bits.into_iter().filter(|(_, given)| *given).fold(0, |all, (bit, _)| all | bit.0))
+    }
+}
+
+/// An event ready to append; only the sequence number is missing.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// What filters and lanes look at.
+    pub subject: Subject,
+    /// Whether the producer chose the id: then it may come again.
+    pub id_given: bool,
+    /// Append only if this is the aggregate's last number.
+    pub expected_sequence: Option<u64>,
+    /// Which fields the producer supplied.
+    pub supplied: Supplied,
+    /// Goes into the chain with the data, so that its digest tells nothing once the data is erased.
+    pub salt: [u8; 16],
+    /// JSON as sent.
+    pub data: Bytes,
+    head: Vec<u8>,
+    /// Where `,"sequenceNumber":N` goes.
+    splice: usize,
+}
+
+impl Draft {
+    /// Fills the defaults and writes the header.
+    pub fn encode(self, defaults: &Defaults<'_>) -> Encoded {
+        let supplied = Supplied::of(&self);
+        let (for_id, salt) = split(defaults.random);
+        let id_given = self.id.is_some();
+        let id = self.id.unwrap_or_else(|| EventId::from_uuid(&uuid_v7(defaults.now, for_id)));
+        let mut head = Vec::with_capacity(320);
+        // Id, type and time are of characters that need no escape.
+        head.extend_from_slice(b"{\"eventId\":\"");
+        head.extend_from_slice(id.as_str().as_bytes());
+        head.extend_from_slice(b"\",\"eventType\":\"");
+        head.extend_from_slice(self.event_type.as_str().as_bytes());
+        head.extend_from_slice(b"\",\"version\":");
+        push_number(&mut head, u64::from(self.version.unwrap_or(1)));
+        head.extend_from_slice(b",\"timestamp\":\"");
+        head.extend_from_slice(&self.timestamp.unwrap_or(defaults.now).to_ascii());
+        head.extend_from_slice(b"\",\"source\":");
+        quote(&mut head, self.source.as_deref().unwrap_or(defaults.source));
+        if let Some(aggregate) = &self.aggregate {
+            head.extend_from_slice(b",\"aggregateId\":");
+            quote(&mut head, aggregate.as_str());
+        }
+        let splice = head.len();
+        for (index, channel) in self.channels.iter().enumerate() {
+            head.extend_from_slice(if index == 0 { b",\"channels\":[" } else { b"," });
+            quote(&mut head, channel.as_str());
+        }
+        if !self.channels.is_empty() {
+            head.push(b']');
+        }
+        for (index, (name, value)) in self.metadata.iter().enumerate() {
+            head.extend_from_slice(if index == 0 { b",\"metadata\":{" } else { b"," });
+            quote(&mut head, name);
+            head.push(b':');
+            quote(&mut head, value);
+        }
+        if !self.metadata.is_empty() {
+            head.push(b'}');
+        }
+        let subject = Subject { id, event_type: self.event_type, aggregate: self.aggregate, channels: self.channels };
+        Encoded { subject, id_given, expected_sequence: self.expected_sequence, supplied, salt, data: self.data, head, splice }
+    }
+}
+
+fn split(random: [u8; 26]) -> ([u8; 10], [u8; 16]) {
+    let mut for_id = [0; 10];
+    let mut salt = [0; 16];
+    for_id.copy_from_slice(&random[..10]);
+    salt.copy_from_slice(&random[10..]);
+    (for_id, salt)
+}
+
+fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[from..]);
+}
+
+impl Encoded {
+    /// The stored header: the JSON envelope up to, not including, `,"data":`, and without the closing brace.
+    ///
+    /// The number is left out of an event without an aggregate, whatever is given.
+    pub fn header(&self, sequence: Option<u64>) -> Vec<u8> {
+        let Some(sequence) = sequence.filter(|_| self.subject.aggregate.is_some()) else {
+            return self.head.clone();
+        };
+        let mut header = Vec::with_capacity(self.head.len() + 40);
+        header.extend_from_slice(&self.head[..self.splice]);
+        header.extend_from_slice(b",\"sequenceNumber\":");
+        push_number(&mut header, sequence);
+        header.extend_from_slice(&self.head[self.splice..]);
+        header
+    }
+
+    /// Bytes of memory the event takes, about: for the bounds of queues.
+    pub fn weight(&self) -> usize {
+        // The texts of the subject also stand in the header.
+        size_of::<Self>() + 2 * self.head.len() + self.data.len()
+    }
+}

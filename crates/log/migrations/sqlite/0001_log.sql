@@ -1,0 +1,115 @@
+-- The log. An append touches two B-trees, both at their right edge: `event` and `event_by_offset`.
+CREATE TABLE event (
+  position    INTEGER PRIMARY KEY,   -- order of all commits, private to the engine
+  tenant      INTEGER NOT NULL,
+  offset      INTEGER NOT NULL,      -- dense within the tenant
+  recorded_ms INTEGER NOT NULL,
+  supplied    INTEGER NOT NULL,      -- bit set: which fields the producer gave
+  checksum    INTEGER NOT NULL,      -- CRC-32C of header and data
+  salt        BLOB NOT NULL,         -- 16 bytes; the 32 bytes of SHA-256(salt || data) once data is erased
+  header      BLOB NOT NULL,         -- the JSON envelope without data
+  data        BLOB                   -- as sent; NULL once erased
+) STRICT;
+CREATE UNIQUE INDEX event_by_offset ON event (tenant, offset);
+
+CREATE TABLE tenant (
+  number INTEGER PRIMARY KEY,
+  name   TEXT NOT NULL UNIQUE,
+  first  INTEGER NOT NULL            -- the oldest offset that is kept
+) STRICT;
+
+CREATE TABLE era (
+  tenant   INTEGER NOT NULL,
+  first    INTEGER NOT NULL,         -- the first offset of the era
+  previous INTEGER NOT NULL,         -- the last offset before it
+  began_ms INTEGER NOT NULL,
+  PRIMARY KEY (tenant, first)
+) STRICT, WITHOUT ROWID;
+
+-- Derived from the events through the mark `indexed_through`; the rest is replayed at start.
+CREATE TABLE posting (
+  generation INTEGER NOT NULL,       -- offset >> 20: random keys dirty only the newest generation's pages
+  scope      INTEGER NOT NULL,
+  key        INTEGER NOT NULL,
+  first      INTEGER NOT NULL,
+  rest       BLOB NOT NULL,
+  PRIMARY KEY (generation, scope, key, first)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE aggregate_head (
+  tenant   INTEGER NOT NULL,
+  key      BLOB NOT NULL,
+  sequence INTEGER NOT NULL,
+  PRIMARY KEY (tenant, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mark (
+  name  TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO mark VALUES ('indexed_through', 0);
+
+-- Kept answers to requests with an Idempotency-Key. `number` ascends with time.
+CREATE TABLE request (
+  number INTEGER PRIMARY KEY,
+  key    BLOB NOT NULL UNIQUE,
+  body   BLOB NOT NULL,
+  at_ms  INTEGER NOT NULL,
+  answer BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE seal (
+  number   INTEGER PRIMARY KEY,
+  tenant   INTEGER NOT NULL,
+  first    INTEGER NOT NULL,
+  last     INTEGER NOT NULL,
+  previous BLOB NOT NULL,
+  hash     BLOB NOT NULL,
+  leaves   BLOB NOT NULL             -- 32 bytes an event; empty once retention took the events
+) STRICT;
+CREATE UNIQUE INDEX seal_by_offset ON seal (tenant, last);
+
+CREATE TABLE document (
+  kind     TEXT NOT NULL,
+  owner    INTEGER NOT NULL,         -- a tenant's number; 0 is the operator
+  id       TEXT NOT NULL,
+  revision INTEGER NOT NULL,
+  body     BLOB NOT NULL,
+  PRIMARY KEY (kind, owner, id)
+) STRICT, WITHOUT ROWID;
+
+-- How far subscriptions are.
+CREATE TABLE progress (
+  subscription TEXT PRIMARY KEY,
+  tenant       INTEGER NOT NULL,
+  cursor       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE waiting (
+  subscription TEXT NOT NULL,
+  offset       INTEGER NOT NULL,
+  attempts     INTEGER NOT NULL,
+  due_ms       INTEGER NOT NULL,
+  reason       TEXT NOT NULL,
+  PRIMARY KEY (subscription, offset)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dead_letter (
+  number       INTEGER PRIMARY KEY,
+  subscription TEXT NOT NULL,
+  tenant       INTEGER NOT NULL,
+  offset       INTEGER NOT NULL,
+  attempts     INTEGER NOT NULL,
+  reason       TEXT NOT NULL,
+  at_ms        INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX dead_letter_by_delivery ON dead_letter (subscription, offset);
+
+-- Attempts of deliveries, many in a row: one for each commit that settles some, and each 4,096 offsets it speaks of.
+CREATE TABLE attempt (
+  number   INTEGER PRIMARY KEY,
+  tenant   INTEGER NOT NULL,
+  span     INTEGER NOT NULL,         -- offset >> 12
+  attempts BLOB NOT NULL             -- JSON array
+) STRICT;
+CREATE INDEX attempt_by_span ON attempt (tenant, span);

@@ -1,0 +1,111 @@
+//! An event as the log keeps it.
+
+use std::mem::size_of;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidings_core::chain::{self, Hash};
+use tidings_core::event::{self, Encoded, Subject, Supplied};
+use tidings_core::offset::Offset;
+use tidings_core::time::Timestamp;
+
+/// A tenant's number in this log. It never leaves the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tenant(pub u32);
+
+/// A committed event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Its place in the tenant's order.
+    pub offset: Offset,
+    /// When the log took it.
+    pub recorded: Timestamp,
+    /// What filters and lanes look at.
+    pub subject: Subject,
+    /// Its place in its aggregate.
+    pub sequence: Option<u64>,
+    /// Which fields the producer gave.
+    pub supplied: Supplied,
+    /// The JSON envelope without `data` (see `tidings_core::event`).
+    pub header: Bytes,
+    /// What became of the payload.
+    pub data: Data,
+}
+
+/// The payload of an event.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// As sent, byte for byte, with the salt of its digest.
+    Kept {
+        /// The bytes.
+        bytes: Bytes,
+        /// Random, so that the digest in the chain cannot be guessed after an erasure.
+        salt: [u8; 16],
+    },
+    /// Erased; what the chain needs is left.
+    Erased {
+        /// `SHA-256(salt ‖ data)`.
+        digest: Hash,
+    },
+}
+
+impl Event {
+    /// The event that `encoded` becomes once the log has given it its place.
+    pub(crate) fn commit(
+        encoded: Encoded,
+        tenant: Tenant,
+        offset: Offset,
+        recorded: Timestamp,
+        sequence: Option<u64>,
+    ) -> Arc<Self> {
+        let header = Bytes::from(encoded.header(sequence));
+        Arc::new(Self {
+            tenant,
+            offset,
+            recorded,
+            subject: encoded.subject,
+            sequence,
+            supplied: encoded.supplied,
+            header,
+            data: Data::Kept { bytes: encoded.data, salt: encoded.salt },
+        })
+    }
+
+    /// The payload, or `None` when it was erased.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.data {
+            Data::Kept { bytes, .. } => Some(bytes),
+            Data::Erased { .. } => None,
+        }
+    }
+
+    /// The wire form `envelope`: one JSON object.
+    pub fn envelope(&self) -> Vec<u8> {
+        event::envelope(&self.header, self.bytes().map(|b| &b[..]))
+    }
+
+    /// Its leaf in the chain.
+    pub fn leaf(&self) -> Hash {
+        let digest = match &self.data {
+            Data::Kept { bytes, salt } => chain::data_digest(salt, bytes),
+            Data::Erased { digest } => *digest,
+        };
+        chain::leaf(self.offset, self.recorded, &self.header, &digest)
+    }
+
+    /// The same event without its payload.
+    pub(crate) fn erased(&self) -> Self {
+        let data = match &self.data {
+            Data::Kept { bytes, salt } => Data::Erased { digest: chain::data_digest(salt, bytes) },
+            erased @ Data::Erased { .. } => erased.clone(),
+        };
+        Self { data, ..self.clone() }
+    }
+
+    /// Bytes of memory that it holds, about.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.header.len() + self.bytes().map_or(0, Bytes::len) + 128
+    }
+}

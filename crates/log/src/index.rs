@@ -1,0 +1,193 @@
+//! Postings in memory: where the events that are not indexed on disk yet are found.
+//!
+//! Two generations: `active` takes what is committed; when it is large, or the log is idle, it becomes `frozen`, is
+//! written to disk in slices, and is dropped with the commit of the last one. A reader asks both and then the disk, in
+//! this order, so that nothing falls between.
+
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use tidings_core::offset::Offset;
+use tidings_core::posting::{AggregateKey, Posting};
+
+use crate::event::Tenant;
+
+/// How many offsets share a generation of the index on disk. Random keys touch only the newest generation's pages.
+pub(crate) const GENERATION_BITS: u32 = 20;
+
+/// One generation of postings and aggregate heads.
+#[derive(Debug, Default)]
+pub(crate) struct Generation {
+    pub(crate) postings: HashMap<Posting, Offsets>,
+    pub(crate) heads: HashMap<(Tenant, AggregateKey), u64>,
+    /// The last position it covers.
+    pub(crate) through: u64,
+    pub(crate) events: usize,
+}
+
+/// Ascending offsets; most keys have one.
+#[derive(Debug)]
+pub(crate) enum Offsets {
+    One(u64),
+    Many(Vec<u64>),
+}
+
+impl Offsets {
+    fn push(&mut self, offset: u64) {
+        match self {
+            Self::One(first) => *self = Self::Many(vec![*first, offset]),
+            Self::Many(all) => all.push(offset),
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u64] {
+        match self {
+            Self::One(offset) => std::slice::from_ref(offset),
+            Self::Many(all) => all,
+        }
+    }
+}
+
+impl Generation {
+    fn add(&mut self, offset: Offset, postings: &[Posting]) {
+        for posting in postings {
+            self.postings
+                .entry(*posting)
+                .and_modify(|offsets| offsets.push(offset.0))
+                .or_insert(Offsets::One(offset.0));
+        }
+        self.events += 1;
+    }
+}
+
+/// What is committed and not indexed on disk yet.
+#[derive(Debug, Default)]
+pub(crate) struct TailIndex {
+    active: Generation,
+    frozen: Option<Arc<Generation>>,
+}
+
+impl TailIndex {
+    pub(crate) fn add(&mut self, position: u64, offset: Offset, postings: &[Posting]) {
+        self.active.add(offset, postings);
+        self.active.through = position;
+    }
+
+    pub(crate) fn set_head(&mut self, tenant: Tenant, aggregate: AggregateKey, sequence: u64) {
+        self.active.heads.insert((tenant, aggregate), sequence);
+    }
+
+    pub(crate) fn head(&self, tenant: Tenant, aggregate: AggregateKey) -> Option<u64> {
+        let key = (tenant, aggregate);
+        self.active.heads.get(&key).or_else(|| self.frozen.as_ref()?.heads.get(&key)).copied()
+    }
+
+    /// Offsets under `posting`, ascending.
+    pub(crate) fn offsets(&self, posting: Posting) -> Vec<u64> {
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.postings.get(&posting));
+        let active = self.active.postings.get(&posting);
+        [frozen, active].into_iter().flatten().flat_map(Offsets::as_slice).copied().collect()
+    }
+
+    /// Events not indexed on disk.
+    pub(crate) fn events(&self) -> usize {
+        self.active.events + self.frozen.as_ref().map_or(0, |frozen| frozen.events)
+    }
+
+    /// Events that wait for the next flush to begin.
+    pub(crate) fn waiting(&self) -> usize {
+        self.active.events
+    }
+
+    /// Begins a flush: what is active is frozen.
+    pub(crate) fn freeze(&mut self) -> Arc<Generation> {
+        let frozen = Arc::new(std::mem::take(&mut self.active));
+        self.frozen = Some(Arc::clone(&frozen));
+        frozen
+    }
+
+    /// Ends a flush: what was frozen is on disk.
+    pub(crate) fn thaw(&mut self) -> Option<Arc<Generation>> {
+        self.frozen.take()
+    }
+}
+
+/// One row of the index on disk: the offsets under a posting within one flush and generation.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PostingRow {
+    pub(crate) generation: u64,
+    pub(crate) posting: Posting,
+    pub(crate) first: u64,
+    /// The offsets after `first`, as varints of their distances.
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Generation {
+    /// Its rows in the order of the index on disk.
+    pub(crate) fn rows(&self) -> Vec<PostingRow> {
+        let mut rows = Vec::with_capacity(self.postings.len());
+        for (posting, offsets) in &self.postings {
+            for run in offsets.as_slice().chunk_by(|a, b| a >> GENERATION_BITS == b >> GENERATION_BITS) {
+                let rest = encode(run);
+                rows.push(PostingRow { generation: run[0] >> GENERATION_BITS, posting: *posting, first: run[0], rest });
+            }
+        }
+        rows.sort_unstable_by_key(|row| (row.generation, row.posting, row.first));
+        rows
+    }
+}
+
+fn encode(offsets: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for pair in offsets.windows(2) {
+        let mut distance = pair[1] - pair[0];
+        while distance >= 0x80 {
+            bytes.push((distance & 0x7f) as u8 | 0x80);
+            distance >>= 7;
+        }
+        bytes.push(distance as u8);
+    }
+    bytes
+}
+
+/// The offsets of a row.
+pub(crate) fn decode(first: u64, rest: &[u8]) -> Vec<u64> {
+    let mut offsets = vec![first];
+    let (mut last, mut distance, mut shift) = (first, 0u64, 0);
+    for &byte in rest {
+        distance |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 != 0 && shift < 56 {
+            shift += 7;
+            continue;
+        }
+        last = last.saturating_add(distance);
+        offsets.push(last);
+        (distance, shift) = (0, 0);
+    }
+    offsets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_survive_their_encoding() {
+        for offsets in [vec![1], vec![1, 2, 3], vec![5, 200, 70_000, 1 << 40]] {
+            assert_eq!(decode(offsets[0], &encode(&offsets)), offsets);
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_frozen_and_active_postings_in_order() {
+        let posting = Posting { scope: 8, key: 1 };
+        let mut index = TailIndex::default();
+        index.add(1, Offset(1), &[posting]);
+        index.add(2, Offset(2), &[posting]);
+        index.freeze();
+        index.add(3, Offset(3), &[posting]);
+        assert_eq!(index.offsets(posting), [1, 2, 3]);
+        index.thaw();
+        assert_eq!(index.offsets(posting), [3]);
+    }
+}

@@ -1,0 +1,17 @@
+//! The log: what happened, durable and in order, and everything else that must not be lost.
+//!
+//! [`Store`] is the seam and states the laws; [`sqlite`] is the embedded engine; [`conformance`] is the suite that every
+//! engine passes unchanged. The hot end of the log is shared in memory by [`tail`].
+
+pub mod conformance;
+pub mod event;
+mod index;
+pub mod query;
+pub mod sqlite;
+pub mod store;
+pub mod tail;
+pub mod verify;
+
+pub use event::{Event, Tenant};
+pub use query::{Order, Page, Query};
+pub use store::{Append, Appended, CommitError, Pending, Refusal, Store, Unavailable, Write, Written};

@@ -1,0 +1,234 @@
+//! The writes beside an append, one statement a method.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension as _, params};
+use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
+use tidings_core::posting::{Kind as PostingKind, Posting};
+use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
+
+use super::group::Group;
+use super::reader;
+use super::writer::{Stop, Writer};
+use crate::event::{Data, Tenant};
+use crate::index::GENERATION_BITS;
+use crate::store::{Document, Expect, Kind, Owner, Refusal, Settle, Waiting, Write, Written};
+
+/// Events, or rows of the index, that one trim removes: about 5 ms.
+const TRIM_ROWS: u64 = 512;
+/// The offsets of eras are multiples of this.
+const ERA_BITS: u32 = 30;
+
+impl Writer {
+    pub(crate) fn write(&mut self, group: &mut Group, now: Timestamp, write: Write) -> Result<Written, Stop> {
+        match write {
+            Write::Tenant(name) => self.add_tenant(group, name),
+            Write::Append(append) => self.append(group, now, append),
+            Write::Erase(tenant, id) => self.erase(group, tenant, &id),
+            Write::Put(document, expect) => self.put(&document, expect),
+            Write::Remove(kind, owner, id) => self.remove(kind, owner, &id),
+            Write::Settle(settle) => self.settle(now, &settle),
+            Write::Forget(subscription) => self.forget(&subscription),
+            Write::Trim(tenant, through) => self.trim(group, tenant, through),
+            Write::Era(tenant) => self.begin_era(group, now, tenant),
+        }
+    }
+
+    fn add_tenant(&mut self, group: &mut Group, name: TenantName) -> Result<Written, Stop> {
+        let made = group.tenants.iter().find(|(_, other)| *other == name).map(|(tenant, _)| *tenant);
+        if let Some(tenant) = made.or_else(|| self.shared.tenant(&name)) {
+            return Ok(Written::Tenant(tenant));
+        }
+        let number: u32 = self
+            .connection
+            .prepare_cached("INSERT INTO tenant (name, first) VALUES (?, 1) RETURNING number")?
+            .query_row([name.as_str()], |row| row.get(0))?;
+        group.tenants.push((Tenant(number), name));
+        Ok(Written::Tenant(Tenant(number)))
+    }
+
+    fn erase(&mut self, group: &mut Group, tenant: Tenant, id: &EventId) -> Result<Written, Stop> {
+        let posting = Posting::new(tenant.0, PostingKind::Id, id.as_str());
+        let Some(event) = self.earlier(group, tenant, &posting, id.as_str())? else {
+            return Err(Stop::Refused(Refusal::NoSuchEvent));
+        };
+        let erased = event.erased();
+        let Data::Erased { digest } = &erased.data else { return Ok(Written::Erased(event.offset)) };
+        // What is dropped must not linger in free pages.
+        self.connection.pragma_update(None, "secure_delete", true)?;
+        let changed = self
+            .connection
+            .prepare_cached("UPDATE event SET salt = ?, data = NULL, checksum = ? WHERE tenant = ? AND offset = ?")?
+            .execute(params![digest, reader::checksum(&erased.header, None), tenant.0, event.offset.0.cast_signed()]);
+        self.connection.pragma_update(None, "secure_delete", false)?;
+        changed?;
+        group.erased.push(Arc::new(erased));
+        Ok(Written::Erased(event.offset))
+    }
+
+    fn put(&mut self, document: &Document, expect: Expect) -> Result<Written, Stop> {
+        let (kind, owner) = (reader::kind_name(document.kind), reader::owner_number(document.owner));
+        let current: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT revision FROM document WHERE kind = ? AND owner = ? AND id = ?")?
+            .query_row(params![kind, owner, document.id], |row| row.get(0))
+            .optional()?;
+        let current = current.unwrap_or(0).cast_unsigned();
+        let holds = match expect {
+            Expect::Any => true,
+            Expect::New => current == 0,
+            Expect::Revision(revision) => current == revision,
+        };
+        if !holds {
+            return Err(Stop::Refused(Refusal::Revision));
+        }
+        let sql = "INSERT OR REPLACE INTO document (kind, owner, id, revision, body) VALUES (?, ?, ?, ?, ?)";
+        let revision = current + 1;
+        self.connection.prepare_cached(sql)?.execute(params![
+            kind,
+            owner,
+            document.id,
+            revision.cast_signed(),
+            document.body
+        ])?;
+        Ok(Written::Put(revision))
+    }
+
+    fn remove(&mut self, kind: Kind, owner: Owner, id: &str) -> Result<Written, Stop> {
+        let sql = "DELETE FROM document WHERE kind = ? AND owner = ? AND id = ?";
+        self.connection
+            .prepare_cached(sql)?
+            .execute(params![reader::kind_name(kind), reader::owner_number(owner), id])?;
+        Ok(Written::Done)
+    }
+
+    fn settle(&mut self, now: Timestamp, settle: &Settle) -> Result<Written, Stop> {
+        let subscription = &*settle.subscription;
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO progress (subscription, tenant, cursor) VALUES (?, ?, ?)")?
+            .execute(params![subscription, settle.tenant.0, settle.cursor.0.cast_signed()])?;
+        for waiting in &settle.waiting {
+            self.put_waiting(subscription, waiting)?;
+        }
+        for offset in settle.cleared.iter().chain(settle.dead.iter().map(|dead| &dead.offset)) {
+            self.connection
+                .prepare_cached("DELETE FROM waiting WHERE subscription = ? AND offset = ?")?
+                .execute(params![subscription, offset.0.cast_signed()])?;
+        }
+        for dead in &settle.dead {
+            self.put_dead(now, settle, dead)?;
+        }
+        self.put_attempts(settle)?;
+        self.wrote(64 * (settle.waiting.len() + settle.attempts.len()));
+        Ok(Written::Done)
+    }
+
+    fn put_waiting(&self, subscription: &str, waiting: &Waiting) -> rusqlite::Result<usize> {
+        let sql = "INSERT OR REPLACE INTO waiting (subscription, offset, attempts, due_ms, reason) VALUES (?, ?, ?, ?, ?)";
+        self.connection.prepare_cached(sql)?.execute(params![
+            subscription,
+            waiting.offset.0.cast_signed(),
+            waiting.attempts,
+            waiting.due.as_millis(),
+            waiting.reason
+        ])
+    }
+
+    fn put_dead(&self, now: Timestamp, settle: &Settle, dead: &Waiting) -> rusqlite::Result<usize> {
+        let sql = "INSERT OR REPLACE INTO dead_letter (subscription, tenant, offset, attempts, reason, at_ms) \
+                   VALUES (?, ?, ?, ?, ?, ?)";
+        self.connection.prepare_cached(sql)?.execute(params![
+            &*settle.subscription,
+            settle.tenant.0,
+            dead.offset.0.cast_signed(),
+            dead.attempts,
+            dead.reason,
+            now.as_millis()
+        ])
+    }
+
+    fn put_attempts(&self, settle: &Settle) -> Result<(), Stop> {
+        let mut attempts: Vec<_> = settle.attempts.iter().collect();
+        attempts.sort_by_key(|attempt| reader::span(attempt.offset));
+        let sql = "INSERT INTO attempt (tenant, span, attempts) VALUES (?, ?, ?)";
+        for run in attempts.chunk_by(|a, b| reader::span(a.offset) == reader::span(b.offset)) {
+            let json = serde_json::to_vec(run).map_err(|error| Stop::Damaged(error.to_string()))?;
+            self.connection.prepare_cached(sql)?.execute(params![settle.tenant.0, reader::span(run[0].offset), json])?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, subscription: &str) -> Result<Written, Stop> {
+        for sql in [
+            "DELETE FROM progress WHERE subscription = ?",
+            "DELETE FROM waiting WHERE subscription = ?",
+            "DELETE FROM dead_letter WHERE subscription = ?",
+        ] {
+            self.connection.prepare_cached(sql)?.execute([subscription])?;
+        }
+        Ok(Written::Done)
+    }
+
+    /// Removes the oldest events, whole seals at a time. The last removed seal stays: the chain goes on from it.
+    fn trim(&mut self, group: &mut Group, tenant: Tenant, through: Offset) -> Result<Written, Stop> {
+        let mut end = self.end(group, tenant);
+        let boundary: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT max(last) FROM seal WHERE tenant = ? AND last <= ?")?
+            .query_row(params![tenant.0, through.0.cast_signed()], |row| row.get(0))?;
+        let boundary = boundary.unwrap_or(0).cast_unsigned();
+        if boundary < end.extent.first.0 {
+            return Ok(Written::Trimmed(end.extent.first));
+        }
+        let until = boundary.min(end.extent.first.0 + TRIM_ROWS - 1);
+        self.connection
+            .prepare_cached("DELETE FROM event WHERE tenant = ? AND offset <= ?")?
+            .execute(params![tenant.0, until.cast_signed()])?;
+        self.connection
+            .prepare_cached(
+                "DELETE FROM seal WHERE tenant = ?1 AND last < (SELECT max(last) FROM seal WHERE tenant = ?1 AND last <= ?2)",
+            )?
+            .execute(params![tenant.0, until.cast_signed()])?;
+        self.connection
+            .prepare_cached("UPDATE seal SET leaves = x'' WHERE tenant = ? AND last <= ?")?
+            .execute(params![tenant.0, until.cast_signed()])?;
+        self.trim_postings(tenant, until >> GENERATION_BITS)?;
+        end.extent.first = Offset(until + 1);
+        self.connection
+            .prepare_cached("UPDATE tenant SET first = ? WHERE number = ?")?
+            .execute(params![end.extent.first.0.cast_signed(), tenant.0])?;
+        group.set_end(tenant, end);
+        Ok(Written::Trimmed(end.extent.first))
+    }
+
+    /// Drops index rows of generations that are gone whole, a slice at a time; what stays leads nowhere and does no harm.
+    fn trim_postings(&self, tenant: Tenant, below: u64) -> rusqlite::Result<()> {
+        let Some(generation) = below.checked_sub(1) else { return Ok(()) };
+        for kind in 0..8_i64 {
+            let scope = i64::from(tenant.0) << 3 | kind;
+            self.connection
+                .prepare_cached(
+                    "DELETE FROM posting WHERE generation = ?1 AND scope = ?2 AND key <= coalesce((SELECT key FROM posting \
+                     WHERE generation = ?1 AND scope = ?2 ORDER BY key LIMIT 1 OFFSET ?3), 9223372036854775807)",
+                )?
+                .execute(params![generation.cast_signed(), scope, TRIM_ROWS.cast_signed()])?;
+        }
+        Ok(())
+    }
+
+    fn begin_era(&mut self, group: &mut Group, now: Timestamp, tenant: Tenant) -> Result<Written, Stop> {
+        let mut end = self.end(group, tenant);
+        let previous = end.extent.head;
+        let first = Offset(((previous.0 >> ERA_BITS) + 1) << ERA_BITS);
+        self.connection
+            .prepare_cached("INSERT INTO era (tenant, first, previous, began_ms) VALUES (?, ?, ?, ?)")?
+            .execute(params![tenant.0, first.0.cast_signed(), previous.0.cast_signed(), now.as_millis()])?;
+        end.extent.head = Offset(first.0 - 1);
+        end.extent.era = first;
+        group.set_end(tenant, end);
+        group.eras.push((tenant, first, previous));
+        Ok(Written::Done)
+    }
+}

@@ -1,0 +1,122 @@
+//! Connections to the file, and what their errors mean.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+use super::Synchronous;
+use crate::store::Unavailable;
+
+/// Marks the file as ours (`TIDN`).
+pub(crate) const APPLICATION_ID: i32 = 0x5449_444e;
+/// The newest layout that this build knows.
+pub(crate) const LAYOUT: i32 = 1;
+/// SQLite before 3.51.3 can damage a WAL under load.
+const SQLITE_MIN: i32 = 3_051_003;
+
+const PAGE_BYTES: u32 = 8192;
+const WRITER_CACHE_KIB: i32 = 16 * 1024;
+const READER_CACHE_KIB: i32 = 2 * 1024;
+const STATEMENTS_KEPT: usize = 64;
+const LAYOUT_1: &str = include_str!("../../migrations/sqlite/0001_log.sql");
+
+/// Why a log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder or the file.
+    #[error("cannot open {path}: {cause}")]
+    Io {
+        /// Which.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// Another process has the folder open.
+    #[error("{0} is in use by another process: stop it first, or choose another folder with --data")]
+    InUse(String),
+    /// Not a log of ours.
+    #[error("{0} is not a Tidings log: choose another folder with --data")]
+    Foreign(String),
+    /// Written by a newer Tidings.
+    #[error("the log has layout {found}, this build knows up to {LAYOUT}: use a newer Tidings")]
+    TooNew {
+        /// Its layout.
+        found: i32,
+    },
+    /// SQLite itself.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// What was read makes no sense.
+    #[error("the log is damaged: {0}; `tidings audit verify` tells where")]
+    Damaged(String),
+}
+
+pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
+    if rusqlite::version_number() < SQLITE_MIN {
+        return Err(OpenError::Damaged(format!("SQLite {} is too old", rusqlite::version())));
+    }
+    let mut connection = Connection::open(path)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let layout: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 && application != APPLICATION_ID {
+        return Err(OpenError::Foreign(path.display().to_string()));
+    }
+    if layout > LAYOUT {
+        return Err(OpenError::TooNew { found: layout });
+    }
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", synchronous.pragma())?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    if layout < LAYOUT {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(LAYOUT_1)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
+}
+
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if application != APPLICATION_ID {
+        return Err(OpenError::Foreign(path.display().to_string()));
+    }
+    Ok(connection)
+}
+
+/// What an error of SQLite means for the store.
+pub(crate) fn classify(error: &rusqlite::Error) -> Unavailable {
+    let text: Arc<str> = error.to_string().into();
+    let Some(cause) = error.sqlite_error() else {
+        return Unavailable::Trouble(text);
+    };
+    // The wal-index grows by a page that the disk must have, or a later access would kill the process.
+    if cause.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+        return Unavailable::Full;
+    }
+    match cause.code {
+        ErrorCode::DiskFull => Unavailable::Full,
+        ErrorCode::SystemIoFailure if is_sync(cause.extended_code) => {
+            Unavailable::Fenced(format!("a sync failed ({text})").into())
+        }
+        ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Unavailable::Fenced(text),
+        _ => Unavailable::Trouble(text),
+    }
+}
+
+fn is_sync(extended_code: i32) -> bool {
+    extended_code == ffi::SQLITE_IOERR_FSYNC || extended_code == ffi::SQLITE_IOERR_DIR_FSYNC
+}

@@ -1,0 +1,214 @@
+//! The index on disk follows the log in slices, each short enough not to be felt by an append.
+//!
+//! A flush takes a frozen generation, sorted by another thread; its last slice commits together with the mark
+//! `indexed_through`. A crash before that repeats it: rows replace themselves, with at least what they held.
+
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+use foldhash::{HashMap, HashMapExt};
+use rusqlite::params;
+use tidings_core::posting::AggregateKey;
+
+use super::writer::{Stop, Writer};
+use crate::event::Tenant;
+use crate::index::PostingRow;
+use crate::store::REQUEST_KEPT;
+
+/// A flush begins when so many events wait.
+const EVENTS_TO_FLUSH: usize = 16_384;
+/// With so many events outside the index, an append waits for it.
+pub(crate) const EVENTS_MAX: usize = 65_536;
+/// Rows of a slice: about 2 ms.
+const SLICE_ROWS: usize = 1_024;
+/// What a row of a slice writes, about.
+const ROW_BYTES: usize = 192;
+/// Heads kept in memory beside those of the tail, in each of two generations.
+const HEADS_MAX: usize = 65_536;
+/// How often expired request keys are removed, and how many at once.
+const SWEEP_MS: i64 = 10_000;
+const SWEEP_ROWS: i64 = 1_000;
+
+#[derive(Default)]
+pub(crate) struct Flush {
+    sorting: Option<Receiver<Sorted>>,
+    rows: Option<Sorted>,
+    /// Rows of `rows` that are committed, and those of the slice under way.
+    done: usize,
+    slice: usize,
+}
+
+struct Sorted {
+    postings: Vec<PostingRow>,
+    heads: Vec<((Tenant, AggregateKey), u64)>,
+    through: u64,
+}
+
+impl Sorted {
+    fn len(&self) -> usize {
+        self.postings.len() + self.heads.len()
+    }
+}
+
+impl Writer {
+    /// Freezes what waits, if it is at least `events_min` events and no flush is under way.
+    pub(crate) fn flush_begin(&mut self, events_min: usize) {
+        if self.flush.sorting.is_some() || self.flush.rows.is_some() {
+            return;
+        }
+        let mut index = self.shared.index.write();
+        if index.waiting() < events_min {
+            return;
+        }
+        let frozen = index.freeze();
+        drop(index);
+        let (sender, receiver) = channel();
+        self.flush.sorting = Some(receiver);
+        let sort = move |(): &()| {
+            let mut heads: Vec<_> = frozen.heads.iter().map(|(key, sequence)| (*key, *sequence)).collect();
+            heads.sort_unstable_by_key(|(key, _)| *key);
+            // The writer may have ended; then nobody needs the rows.
+            let _ = sender.send(Sorted { postings: frozen.rows(), heads, through: frozen.through });
+        };
+        self.shared.helper.run(Box::new(sort));
+    }
+
+    /// Called after each commit: begins flushes, and makes appends wait when the index is too far behind.
+    pub(crate) fn flush_pace(&mut self) {
+        self.flush_begin(EVENTS_TO_FLUSH);
+        let behind = self.shared.index.read().events() >= EVENTS_MAX;
+        if behind && let Some(sorting) = &self.flush.sorting && let Ok(rows) = sorting.recv() {
+            self.flush.sorting = None;
+            self.flush.rows = Some(rows);
+        }
+    }
+
+    pub(crate) fn flush_receive(&mut self) {
+        let Some(sorting) = &self.flush.sorting else { return };
+        match sorting.try_recv() {
+            Ok(rows) => {
+                self.flush.rows = Some(rows);
+                self.flush.sorting = None;
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => self.flush.sorting = None,
+        }
+    }
+
+    pub(crate) fn flush_pending(&self) -> bool {
+        self.flush.rows.is_some()
+    }
+
+    /// Writes the next rows, within the transaction under way.
+    pub(crate) fn flush_slice(&mut self) -> rusqlite::Result<()> {
+        self.sweep_requests()?;
+        self.flush_receive();
+        self.flush.slice = 0;
+        let Some(rows) = &self.flush.rows else { return Ok(()) };
+        let behind = self.shared.index.read().events() >= EVENTS_MAX;
+        let end = if behind { rows.len() } else { rows.len().min(self.flush.done + SLICE_ROWS) };
+        let split = rows.postings.len();
+        if self.flush.done < split {
+            let mut insert = self.connection.prepare_cached(
+                "INSERT OR REPLACE INTO posting (generation, scope, key, first, rest) VALUES (?, ?, ?, ?, ?)",
+            )?;
+            for row in &rows.postings[self.flush.done..end.min(split)] {
+                insert.execute(params![
+                    row.generation.cast_signed(),
+                    row.posting.scope.cast_signed(),
+                    row.posting.key.cast_signed(),
+                    row.first.cast_signed(),
+                    row.rest
+                ])?;
+            }
+        }
+        if end > split {
+            let mut upsert = self
+                .connection
+                .prepare_cached("INSERT OR REPLACE INTO aggregate_head (tenant, key, sequence) VALUES (?, ?, ?)")?;
+            for ((tenant, key), sequence) in &rows.heads[self.flush.done.saturating_sub(split)..end - split] {
+                upsert.execute(params![tenant.0, key.0, sequence.cast_signed()])?;
+            }
+        }
+        if end == rows.len() {
+            self.connection
+                .prepare_cached("UPDATE mark SET value = ? WHERE name = 'indexed_through'")?
+                .execute([rows.through.cast_signed()])?;
+        }
+        self.flush.slice = end - self.flush.done;
+        Ok(())
+    }
+
+    pub(crate) fn flush_failed(&mut self) {
+        self.flush.slice = 0;
+    }
+
+    /// The slice is on disk; after the last one the frozen generation is dropped.
+    pub(crate) fn flush_committed(&mut self) {
+        let Some(rows) = &self.flush.rows else { return };
+        self.flush.done += self.flush.slice;
+        let bytes = self.flush.slice * ROW_BYTES;
+        if self.flush.done == rows.len() {
+            self.heads.extend(&rows.heads);
+            self.flush.rows = None;
+            self.flush.done = 0;
+            let frozen = self.shared.index.write().thaw();
+            // Freeing a large map takes milliseconds: elsewhere.
+            self.shared.helper.run(Box::new(move |(): &()| drop(frozen)));
+        }
+        self.flush.slice = 0;
+        self.wrote(bytes);
+    }
+
+    fn sweep_requests(&mut self) -> rusqlite::Result<()> {
+        if self.now.as_millis() - self.requests_swept.as_millis() < SWEEP_MS {
+            return Ok(());
+        }
+        self.requests_swept = self.now;
+        let kept = i64::try_from(REQUEST_KEPT.as_millis()).unwrap_or(i64::MAX);
+        let sql = "DELETE FROM request WHERE number < (SELECT min(number) FROM request) + ? AND at_ms < ?";
+        self.connection.prepare_cached(sql)?.execute([SWEEP_ROWS, self.now.as_millis() - kept])?;
+        Ok(())
+    }
+
+    pub(crate) fn stored_head(&self, tenant: Tenant, key: AggregateKey) -> Result<u64, Stop> {
+        let sql = "SELECT sequence FROM aggregate_head WHERE tenant = ? AND key = ?";
+        let mut select = self.connection.prepare_cached(sql)?;
+        let mut rows = select.query(params![tenant.0, key.0])?;
+        Ok(match rows.next()? {
+            Some(row) => row.get::<_, i64>(0)?.cast_unsigned(),
+            None => 0,
+        })
+    }
+}
+
+/// Heads that left the tail or were read from disk; two generations, so that it is bounded and keeps what is used.
+#[derive(Default)]
+pub(crate) struct HeadCache {
+    recent: HashMap<(Tenant, AggregateKey), u64>,
+    older: HashMap<(Tenant, AggregateKey), u64>,
+}
+
+impl HeadCache {
+    pub(crate) fn get(&mut self, tenant: Tenant, key: AggregateKey) -> Option<u64> {
+        if let Some(sequence) = self.recent.get(&(tenant, key)) {
+            return Some(*sequence);
+        }
+        let sequence = *self.older.get(&(tenant, key))?;
+        self.put(tenant, key, sequence);
+        Some(sequence)
+    }
+
+    pub(crate) fn put(&mut self, tenant: Tenant, key: AggregateKey, sequence: u64) {
+        if self.recent.len() >= HEADS_MAX {
+            self.older = std::mem::replace(&mut self.recent, HashMap::new());
+        }
+        self.recent.insert((tenant, key), sequence);
+    }
+
+    /// What a flush wrote replaces what was known before.
+    fn extend(&mut self, heads: &[((Tenant, AggregateKey), u64)]) {
+        for ((tenant, key), sequence) in heads {
+            self.put(*tenant, *key, *sequence);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The embedded engine: one SQLite file, one writer thread, two readers, a sealer.
+
+mod append;
+mod apply;
+mod connection;
+mod flush;
+mod group;
+mod pool;
+mod queue;
+pub(crate) mod reader;
+mod seal;
+mod search;
+mod shared;
+mod start;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use parking_lot::Mutex;
+use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
+use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
+use tokio::sync::oneshot;
+
+pub use connection::OpenError;
+use pool::Pool;
+use queue::Unit;
+use reader::Reader;
+pub use seal::SEAL_EVENTS_MAX;
+pub(crate) use shared::{Era, Shared, TenantState};
+use writer::Writer;
+
+use crate::event::{Event, Tenant};
+use crate::query::{Page, Query};
+use crate::store::{
+    Attempt, CommitError, Document, Extent, Kind, Owner, Pending, Progress, Seal, Store, Unavailable, Write, Written,
+};
+use crate::tail::Tail;
+
+/// The file in the data folder.
+pub const LOG_FILE: &str = "log.db";
+/// Held while a process has the folder open.
+const LOCK_FILE: &str = "lock";
+const READERS: usize = 2;
+
+/// Whether an acknowledgement waits for the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// It does: law 1.
+    #[default]
+    Full,
+    /// It does not: a power loss takes what was acknowledged. For throw-away data, and to prove that tests notice.
+    Off,
+}
+
+impl Synchronous {
+    pub(crate) fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Off => "OFF",
+        }
+    }
+}
+
+/// The log in a folder.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    readers: Pool<Reader>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Released when the store is dropped.
+    _lock: std::fs::File,
+}
+
+/// The path of the log in a data folder.
+pub fn log_path(folder: &Path) -> PathBuf {
+    folder.join(LOG_FILE)
+}
+
+/// Takes the folder for this process alone.
+fn lock(folder: &Path) -> Result<std::fs::File, OpenError> {
+    let path = folder.join(LOCK_FILE);
+    let io = |cause: std::io::Error| OpenError::Io { path: path.display().to_string(), cause: cause.to_string() };
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| OpenError::InUse(folder.display().to_string()))?;
+    Ok(file)
+}
+
+impl SqliteStore {
+    /// Opens the log in `folder`, which exists, and makes it if there is none.
+    pub fn open(folder: &Path, synchronous: Synchronous) -> Result<Self, OpenError> {
+        let lock = lock(folder)?;
+        let path = log_path(folder);
+        let io = |cause: std::io::Error| OpenError::Io { path: path.display().to_string(), cause: cause.to_string() };
+        let connection = connection::open_writer(&path, synchronous)?;
+        // The names of new files are durable before anything in them is.
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        let helper = Pool::start("tidings-helper", vec![()]).map_err(io)?;
+        let shared = Arc::new(Shared::new(folder.to_path_buf(), helper));
+        let next_position = start::load(&connection, &shared)?;
+        let readers = (0..READERS)
+            .map(|_| Reader::open(&path, Arc::clone(&shared)))
+            .collect::<Result<Vec<_>, OpenError>>()?;
+        let readers = Pool::start("tidings-reader", readers).map_err(io)?;
+        let writer = Writer::new(connection, Arc::clone(&shared), next_position);
+        let sealer = Reader::open(&path, Arc::clone(&shared))?;
+        let threads = vec![
+            Builder::new().name("tidings-writer".to_owned()).spawn(move || writer.run()).map_err(io)?,
+            Builder::new()
+                .name("tidings-sealer".to_owned())
+                .spawn(move || seal::run(&Arc::clone(&sealer.shared), &sealer))
+                .map_err(io)?,
+        ];
+        Ok(Self { shared, readers, threads: Mutex::new(threads), _lock: lock })
+    }
+
+    /// Runs `read` on a reader thread.
+    fn ask<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Unavailable> + Send + 'static,
+    ) -> Pending<Result<T, Unavailable>> {
+        let (sender, receiver) = oneshot::channel();
+        let job = move |reader: &Reader| {
+            // Whoever asked may be gone.
+            let _ = sender.send(read(reader));
+        };
+        let accepted = self.readers.run(Box::new(job));
+        Box::pin(async move {
+            match receiver.await {
+                Ok(answer) => answer,
+                Err(_) if !accepted => Err(Unavailable::Busy),
+                Err(_) => Err(Unavailable::Trouble("a reader stopped".into())),
+            }
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>> {
+        let (answer, receiver) = oneshot::channel();
+        self.shared.queue.push(Unit { now, writes, answer });
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { receiver.await.unwrap_or_else(|_| Err(shared.fenced_reason().into())) })
+    }
+
+    fn tenant(&self, name: &TenantName) -> Option<Tenant> {
+        self.shared.tenant(name)
+    }
+
+    fn tenants(&self) -> Vec<(Tenant, TenantName)> {
+        self.shared.tenant_names()
+    }
+
+    fn extent(&self, tenant: Tenant) -> Extent {
+        self.shared.end(tenant).extent
+    }
+
+    fn tail(&self) -> &Tail {
+        &self.shared.tail
+    }
+
+    fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>> {
+        self.ask(move |reader| reader.read(&query))
+    }
+
+    fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
+        let id = id.clone();
+        self.ask(move |reader| reader.find(tenant, &id))
+    }
+
+    fn before(&self, tenant: Tenant, time: Timestamp) -> Pending<Result<Offset, Unavailable>> {
+        self.ask(move |reader| reader.before(tenant, time))
+    }
+
+    fn sealed(&self, tenant: Tenant) -> Option<Seal> {
+        let seal = self.shared.last_seal(tenant);
+        (seal.last > Offset(0)).then_some(seal)
+    }
+
+    fn get(&self, kind: Kind, owner: Owner, id: &str) -> Pending<Result<Option<Document>, Unavailable>> {
+        let id = id.to_owned();
+        self.ask(move |reader| reader.get(kind, owner, &id))
+    }
+
+    fn list(
+        &self,
+        kind: Kind,
+        owner: Option<Owner>,
+        after: &str,
+        limit: usize,
+    ) -> Pending<Result<Vec<Document>, Unavailable>> {
+        let after = after.to_owned();
+        self.ask(move |reader| reader.list(kind, owner, &after, limit))
+    }
+
+    fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>> {
+        let subscription = subscription.to_owned();
+        self.ask(move |reader| reader.progress(&subscription))
+    }
+
+    fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>> {
+        self.ask(move |reader| reader.attempts(tenant, offset, limit))
+    }
+
+    fn fenced(&self) -> Pending<String> {
+        let mut watch = self.shared.fence_watch();
+        Box::pin(async move {
+            let reason = watch.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => reason.to_string(),
+                // The store is gone, and with it what could fail.
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn close(&self) {
+        self.shared.close();
+        for thread in self.threads.lock().drain(..) {
+            // A thread that panicked has been reported by the panic hook.
+            let _ = thread.join();
+        }
+        self.readers.stop();
+        self.shared.helper.stop();
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

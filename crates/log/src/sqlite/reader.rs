@@ -1,0 +1,297 @@
+//! Reads: a connection of its own, short statements, pages.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tidings_core::event::{Supplied, subject_of};
+use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
+use tidings_core::posting::Posting;
+use tidings_core::time::Timestamp;
+
+use super::connection::{OpenError, classify, open_reader};
+use super::{Shared, search};
+use crate::event::{Data, Event, Tenant};
+use crate::index;
+use crate::query::{Order, Page, Query};
+use crate::store::{Appended, Attempt, Document, Kind, Owner, Progress, Unavailable, Waiting};
+
+/// The columns that [`event`] reads, in its order.
+pub(crate) const EVENT_COLUMNS: &str = "offset, recorded_ms, supplied, checksum, salt, header, data";
+
+pub(crate) struct Reader {
+    pub(crate) connection: Connection,
+    pub(crate) shared: Arc<Shared>,
+}
+
+type Read<T> = Result<T, Unavailable>;
+
+fn unavailable(error: rusqlite::Error) -> Unavailable {
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(offset, _, cause) if cause.is::<Damaged>() => {
+            Unavailable::Damaged(Offset(offset as u64))
+        }
+        // What a reader meets does not fence the log: only the writer knows what is durable.
+        other => match classify(&other) {
+            Unavailable::Fenced(text) => Unavailable::Trouble(text),
+            milder => milder,
+        },
+    }
+}
+
+impl Reader {
+    pub(crate) fn open(path: &Path, shared: Arc<Shared>) -> Result<Self, OpenError> {
+        Ok(Self { connection: open_reader(path)?, shared })
+    }
+
+    pub(crate) fn read(&self, query: &Query) -> Read<Page> {
+        search::page(self, query).map_err(unavailable)
+    }
+
+    pub(crate) fn find(&self, tenant: Tenant, id: &EventId) -> Read<Option<Arc<Event>>> {
+        search::by_id(self, tenant, id).map_err(unavailable)
+    }
+
+    /// One event by its offset.
+    pub(crate) fn event(&self, tenant: Tenant, offset: Offset) -> rusqlite::Result<Option<Arc<Event>>> {
+        if let Some(event) = self.shared.tail.get(tenant, offset) {
+            return Ok(Some(event));
+        }
+        let sql = select_events("tenant = ? AND offset = ?");
+        let mut select = self.connection.prepare_cached(&sql)?;
+        let mut rows = select.query(params![tenant.0, offset.0.cast_signed()])?;
+        rows.next()?.map(|row| event(tenant, row)).transpose()
+    }
+
+    /// All events between two offsets, exclusive and inclusive.
+    pub(crate) fn scan(
+        &self,
+        tenant: Tenant,
+        after: Offset,
+        through: Offset,
+        order: Order,
+        mut visit: impl FnMut(Arc<Event>) -> bool,
+    ) -> rusqlite::Result<()> {
+        let direction = if order == Order::Ascending { "ASC" } else { "DESC" };
+        let filter = format!("tenant = ? AND offset > ? AND offset <= ? ORDER BY offset {direction}");
+        let mut select = self.connection.prepare_cached(&select_events(&filter))?;
+        let mut rows = select.query(params![tenant.0, after.0.cast_signed(), through.0.cast_signed()])?;
+        while let Some(row) = rows.next()? {
+            if !visit(event(tenant, row)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// By halves: `recorded_ms` never goes back.
+    pub(crate) fn before(&self, tenant: Tenant, time: Timestamp) -> Read<Offset> {
+        let extent = self.shared.end(tenant).extent;
+        let (mut low, mut high) = (extent.first.0.saturating_sub(1), extent.head.0);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            match self.next_recorded(tenant, middle).map_err(unavailable)? {
+                // Offsets may jump: the event found may lie beyond the middle.
+                Some((_, recorded)) if recorded < time.as_millis() => low = middle,
+                _ => high = middle - 1,
+            }
+        }
+        Ok(Offset(low))
+    }
+
+    fn next_recorded(&self, tenant: Tenant, from: u64) -> rusqlite::Result<Option<(i64, i64)>> {
+        self.connection
+            .prepare_cached("SELECT offset, recorded_ms FROM event WHERE tenant = ? AND offset >= ? ORDER BY offset LIMIT 1")?
+            .query_row(params![tenant.0, from.cast_signed()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+    }
+
+    pub(crate) fn get(&self, kind: Kind, owner: Owner, id: &str) -> Read<Option<Document>> {
+        let sql = "SELECT owner, id, revision, body FROM document WHERE kind = ? AND owner = ? AND id = ?";
+        let get = || {
+            self.connection
+                .prepare_cached(sql)?
+                .query_row(params![kind_name(kind), owner_number(owner), id], |row| document(kind, row))
+                .optional()
+        };
+        get().map_err(unavailable)
+    }
+
+    pub(crate) fn list(&self, kind: Kind, owner: Option<Owner>, after: &str, limit: usize) -> Read<Vec<Document>> {
+        let sql = "SELECT owner, id, revision, body FROM document \
+                   WHERE kind = ?1 AND (?2 IS NULL OR owner = ?2) AND id > ?3 ORDER BY id LIMIT ?4";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let list = || {
+            self.connection
+                .prepare_cached(sql)?
+                .query_map(params![kind_name(kind), owner.map(owner_number), after, limit], |row| document(kind, row))?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        };
+        list().map_err(unavailable)
+    }
+
+    pub(crate) fn progress(&self, subscription: &str) -> Read<Option<Progress>> {
+        let read = || {
+            let cursor: Option<i64> = self
+                .connection
+                .prepare_cached("SELECT cursor FROM progress WHERE subscription = ?")?
+                .query_row([subscription], |row| row.get(0))
+                .optional()?;
+            let Some(cursor) = cursor else { return Ok(None) };
+            let sql = "SELECT offset, attempts, due_ms, reason FROM waiting WHERE subscription = ? ORDER BY offset";
+            let waiting = self
+                .connection
+                .prepare_cached(sql)?
+                .query_map([subscription], waiting)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let dead = self
+                .connection
+                .prepare_cached("SELECT count(*) FROM dead_letter WHERE subscription = ?")?
+                .query_row([subscription], |row| row.get::<_, i64>(0))?;
+            Ok(Some(Progress { cursor: Offset(cursor.cast_unsigned()), waiting, dead: dead.cast_unsigned() }))
+        };
+        read().map_err(unavailable)
+    }
+
+    pub(crate) fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Read<Vec<Attempt>> {
+        let sql = "SELECT attempts FROM attempt WHERE tenant = ? AND span = ? ORDER BY number";
+        let read = || {
+            let mut found = Vec::new();
+            let mut select = self.connection.prepare_cached(sql)?;
+            let mut rows = select.query(params![tenant.0, span(offset)])?;
+            while found.len() < limit
+                && let Some(row) = rows.next()?
+            {
+                let attempts: Vec<Attempt> = serde_json::from_slice(row.get_ref(0)?.as_blob()?).unwrap_or_default();
+                found.extend(attempts.into_iter().filter(|attempt| attempt.offset == offset));
+            }
+            found.truncate(limit);
+            Ok(found)
+        };
+        read().map_err(unavailable)
+    }
+}
+
+/// Offsets whose attempts are kept together.
+pub(crate) fn span(offset: Offset) -> i64 {
+    (offset.0 >> 12).cast_signed()
+}
+
+fn select_events(filter: &str) -> String {
+    format!("SELECT {EVENT_COLUMNS} FROM event WHERE {filter}")
+}
+
+/// The offsets that one generation of the index has under a posting, ascending.
+pub(crate) fn indexed(connection: &Connection, generation: u64, posting: Posting) -> rusqlite::Result<Vec<u64>> {
+    let sql = "SELECT first, rest FROM posting WHERE generation = ? AND scope = ? AND key = ? ORDER BY first";
+    let mut select = connection.prepare_cached(sql)?;
+    let keys = [generation.cast_signed(), posting.scope.cast_signed(), posting.key.cast_signed()];
+    let mut rows = select.query(keys)?;
+    let mut offsets = Vec::new();
+    while let Some(row) = rows.next()? {
+        offsets.extend(index::decode(row.get::<_, i64>(0)?.cast_unsigned(), row.get_ref(1)?.as_blob()?));
+    }
+    Ok(offsets)
+}
+
+/// Guards what is served against what the disk has become.
+pub(crate) fn checksum(header: &[u8], data: Option<&[u8]>) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(header), data.unwrap_or_default())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("damaged event")]
+struct Damaged;
+
+/// An event from a row of [`EVENT_COLUMNS`].
+pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event>> {
+    let offset = row.get::<_, i64>(0)?.cast_unsigned();
+    let damaged = || {
+        let place = usize::try_from(offset).unwrap_or(usize::MAX);
+        rusqlite::Error::FromSqlConversionFailure(place, rusqlite::types::Type::Blob, Box::new(Damaged))
+    };
+    let (salt, header) = (row.get_ref(4)?.as_blob()?, row.get_ref(5)?.as_blob()?);
+    let data = row.get_ref(6)?.as_blob_or_null()?;
+    if row.get::<_, u32>(3)? != checksum(header, data) {
+        return Err(damaged());
+    }
+    let (subject, sequence) = subject_of(header).map_err(|_| damaged())?;
+    let data = match data {
+        Some(bytes) => {
+            Data::Kept { bytes: Bytes::copy_from_slice(bytes), salt: salt.try_into().map_err(|_| damaged())? }
+        }
+        None => Data::Erased { digest: salt.try_into().map_err(|_| damaged())? },
+    };
+    Ok(Arc::new(Event {
+        tenant,
+        offset: Offset(offset),
+        recorded: Timestamp::from_millis(row.get(1)?),
+        subject,
+        sequence,
+        supplied: Supplied(row.get(2)?),
+        header: Bytes::copy_from_slice(header),
+        data,
+    }))
+}
+
+fn document(kind: Kind, row: &Row<'_>) -> rusqlite::Result<Document> {
+    let owner = match row.get::<_, u32>(0)? {
+        0 => Owner::Operator,
+        number => Owner::Tenant(Tenant(number)),
+    };
+    let revision = row.get::<_, i64>(2)?.cast_unsigned();
+    Ok(Document { kind, owner, id: row.get::<_, String>(1)?.into(), revision, body: row.get(3)? })
+}
+
+fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
+    Ok(Waiting {
+        offset: Offset(row.get::<_, i64>(0)?.cast_unsigned()),
+        attempts: row.get(1)?,
+        due: Timestamp::from_millis(row.get(2)?),
+        reason: row.get::<_, String>(3)?.into(),
+    })
+}
+
+pub(crate) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Key => "key",
+        Kind::Webhook => "webhook",
+        Kind::Setting => "setting",
+    }
+}
+
+pub(crate) fn owner_number(owner: Owner) -> u32 {
+    match owner {
+        Owner::Operator => 0,
+        Owner::Tenant(tenant) => tenant.0,
+    }
+}
+
+/// A kept answer: for each event `id offset sequence duplicate`, a line each; a dash for no sequence.
+pub(crate) fn encode_answer(results: &[Appended]) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(results.len() * 64);
+    for result in results {
+        let sequence = result.sequence.map_or_else(|| "-".to_owned(), |sequence| sequence.to_string());
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{} {} {sequence} {}", result.id.as_str(), result.offset, u8::from(result.duplicate));
+    }
+    text.into_bytes()
+}
+
+pub(crate) fn answer(bytes: &[u8]) -> Option<Vec<Appended>> {
+    std::str::from_utf8(bytes).ok()?.lines().map(appended).collect()
+}
+
+fn appended(line: &str) -> Option<Appended> {
+    let mut words = line.split(' ');
+    let id = EventId::parse(words.next()?).ok()?;
+    let offset = Offset(words.next()?.parse().ok()?);
+    let sequence = match words.next()? {
+        "-" => None,
+        number => Some(number.parse().ok()?),
+    };
+    Some(Appended { id, offset, sequence, duplicate: words.next()? == "1" })
+}

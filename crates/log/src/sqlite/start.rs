@@ -1,0 +1,89 @@
+//! Start: what the file holds becomes what the writer knows. Only the tail that is not indexed yet is read.
+
+use rusqlite::{Connection, params};
+use tidings_core::event::subject_of;
+use tidings_core::offset::Offset;
+use tidings_core::posting::postings;
+use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
+
+use super::connection::OpenError;
+use super::seal::genesis;
+use super::{Era, Shared, TenantState};
+use crate::event::Tenant;
+use crate::store::{Extent, Seal};
+
+/// Reads the tenants and replays the tail; returns the next position.
+pub(crate) fn load(connection: &Connection, shared: &Shared) -> Result<u64, OpenError> {
+    let mut tenants = connection.prepare("SELECT number, name, first FROM tenant ORDER BY number")?;
+    let rows = tenants.query_map([], |row| {
+        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?.cast_unsigned()))
+    })?;
+    for row in rows {
+        let (number, name, first) = row?;
+        let name = TenantName::parse(&name).map_err(OpenError::Damaged)?;
+        shared.open_tenant(Tenant(number), tenant(connection, Tenant(number), name, Offset(first))?);
+    }
+    let indexed_through: i64 =
+        connection.query_row("SELECT value FROM mark WHERE name = 'indexed_through'", [], |row| row.get(0))?;
+    let last = replay(connection, shared, indexed_through)?;
+    Ok(last.max(indexed_through.cast_unsigned()) + 1)
+}
+
+fn tenant(
+    connection: &Connection,
+    tenant: Tenant,
+    name: TenantName,
+    first: Offset,
+) -> Result<TenantState, OpenError> {
+    let mut eras = connection.prepare_cached("SELECT first, previous FROM era WHERE tenant = ? ORDER BY first")?;
+    let eras: Vec<Era> = eras
+        .query_map([tenant.0], |row| {
+            let (first, previous) = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
+            Ok(Era { first: Offset(first.cast_unsigned()), previous: Offset(previous.cast_unsigned()) })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let sql = "SELECT offset, recorded_ms FROM event WHERE tenant = ? ORDER BY offset DESC LIMIT 1";
+    let mut newest = connection.prepare_cached(sql)?;
+    let mut rows = newest.query([tenant.0])?;
+    let (newest, recorded) = match rows.next()? {
+        Some(row) => (row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?),
+        None => (first.0.saturating_sub(1), 0),
+    };
+    let era = eras.last().map_or(Offset(0), |era| era.first);
+    let head = Offset(newest.max(era.0.saturating_sub(1)));
+    let extent = Extent { first, head, era };
+    Ok(TenantState { name, extent, recorded: Timestamp::from_millis(recorded), sealed: sealed(connection, tenant)?, eras })
+}
+
+fn sealed(connection: &Connection, tenant: Tenant) -> rusqlite::Result<Seal> {
+    let sql = "SELECT first, last, hash FROM seal WHERE tenant = ? ORDER BY last DESC LIMIT 1";
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query([tenant.0])?;
+    let Some(row) = rows.next()? else { return Ok(genesis()) };
+    Ok(Seal {
+        first: Offset(row.get::<_, i64>(0)?.cast_unsigned()),
+        last: Offset(row.get::<_, i64>(1)?.cast_unsigned()),
+        hash: row.get(2)?,
+    })
+}
+
+fn replay(connection: &Connection, shared: &Shared, indexed_through: i64) -> Result<u64, OpenError> {
+    let sql = "SELECT position, tenant, offset, header FROM event WHERE position > ? ORDER BY position";
+    let mut select = connection.prepare(sql)?;
+    let mut rows = select.query(params![indexed_through])?;
+    let mut index = shared.index.write();
+    let mut last = 0;
+    while let Some(row) = rows.next()? {
+        last = row.get::<_, i64>(0)?.cast_unsigned();
+        let (tenant, offset) = (Tenant(row.get(1)?), Offset(row.get::<_, i64>(2)?.cast_unsigned()));
+        let (subject, sequence) = subject_of(row.get_ref(3)?.as_blob().unwrap_or_default())
+            .map_err(|error| OpenError::Damaged(format!("event at position {last}: {error}")))?;
+        let (postings, aggregate) = postings(tenant.0, &subject);
+        index.add(last, offset, &postings);
+        if let (Some(aggregate), Some(sequence)) = (aggregate, sequence) {
+            index.set_head(tenant, aggregate, sequence);
+        }
+    }
+    Ok(last)
+}

@@ -1,0 +1,283 @@
+//! The one thread that writes: it commits whatever has queued, syncs once, and answers all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tidings_core::posting::AggregateKey;
+use tidings_core::time::Timestamp;
+
+use super::Shared;
+use super::connection::classify;
+use super::flush::{Flush, HeadCache};
+use super::group::Group;
+use super::queue::{Answer, Task, Unit, Work};
+use crate::event::Tenant;
+use crate::store::{CommitError, Refusal, Unavailable, Write, Written};
+
+/// How long the writer waits before it uses the quiet for the index.
+const IDLE: Duration = Duration::from_millis(250);
+/// A checkpoint is made when about so much was written since the last.
+const CHECKPOINT_BYTES: usize = 4 << 20;
+/// What a commit writes beside its rows: the pages at the right edges.
+const COMMIT_BYTES: usize = 3 * 8192;
+/// Appends are refused when less than this, or 5 % of a small disk, is free: what is being delivered needs room.
+const RESERVE_BYTES_MAX: u64 = 64 << 20;
+/// How many commits pass between two looks at the disk.
+const COMMITS_PER_LOOK: u32 = 32;
+
+pub(crate) struct Writer {
+    pub(crate) connection: Connection,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) next_position: u64,
+    pub(crate) heads: HeadCache,
+    pub(crate) flush: Flush,
+    /// The time of the newest unit.
+    pub(crate) now: Timestamp,
+    pub(crate) requests_swept: Timestamp,
+    unchecked_bytes: usize,
+    commits: u32,
+    pub(crate) disk_full: bool,
+}
+
+/// Why a unit of a group, or the whole group, goes no further.
+pub(crate) enum Stop {
+    /// The unit contradicts what is there; its neighbours go on.
+    Refused(Refusal),
+    /// The unit cannot be served now; its neighbours go on.
+    Declined(Unavailable),
+    /// SQLite failed; the group is rolled back.
+    Failed(rusqlite::Error),
+    /// A row is not what it was.
+    Damaged(String),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+type Answers = Vec<(Answer, Result<Vec<Written>, CommitError>)>;
+
+impl Writer {
+    pub(crate) fn new(connection: Connection, shared: Arc<Shared>, next_position: u64) -> Self {
+        Self {
+            connection,
+            shared,
+            next_position,
+            heads: HeadCache::default(),
+            flush: Flush::default(),
+            now: Timestamp::from_millis(0),
+            requests_swept: Timestamp::from_millis(0),
+            unchecked_bytes: 0,
+            commits: 0,
+            disk_full: false,
+        }
+    }
+
+    /// Runs until the queue is closed and empty, or the store is fenced.
+    pub(crate) fn run(mut self) {
+        self.look_at_disk();
+        loop {
+            let outcome = match self.shared.queue.take(IDLE) {
+                Work::Tasks(tasks) => self.commit(tasks),
+                Work::Idle => self.idle(),
+                Work::Closed => break,
+            };
+            if let Err(unavailable @ Unavailable::Fenced(_)) = outcome {
+                self.shared.fence(&unavailable);
+                break;
+            }
+        }
+        // Whatever is still queued gets an answer, not silence.
+        let last = self.shared.fenced_reason();
+        while let Work::Tasks(tasks) = self.shared.queue.take(Duration::ZERO) {
+            for task in tasks {
+                if let Task::Unit(unit) = task {
+                    let _ = unit.answer.send(Err(last.clone().into()));
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, tasks: Vec<Task>) -> Result<(), Unavailable> {
+        let mut group = Group::default();
+        let mut answers = Vec::with_capacity(tasks.len());
+        let position = self.next_position;
+        let outcome = self.transact(&mut group, tasks, &mut answers);
+        if let Err(unavailable) = &outcome {
+            self.next_position = position;
+            tracing::error!(error = %unavailable, "commit failed");
+            self.shared.note_failure(unavailable);
+            for (answer, _) in answers {
+                let _ = answer.send(Err(unavailable.clone().into()));
+            }
+            return outcome;
+        }
+        self.publish(group);
+        for (answer, written) in answers {
+            // The asker may have gone; what it asked for is kept all the same.
+            let _ = answer.send(written);
+        }
+        self.after_commit()
+    }
+
+    fn transact(&mut self, group: &mut Group, tasks: Vec<Task>, answers: &mut Answers) -> Result<(), Unavailable> {
+        let mut failed = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| classify(&error)).err();
+        for task in tasks {
+            match task {
+                Task::Unit(unit) if failed.is_some() => {
+                    answers.push((unit.answer, Ok(Vec::new())));
+                }
+                Task::Unit(unit) => {
+                    let (answer, outcome) = self.unit(group, unit);
+                    match outcome {
+                        Ok(written) => answers.push((answer, Ok(written))),
+                        Err(Stop::Refused(refusal)) => answers.push((answer, Err(CommitError::Refused(refusal)))),
+                        Err(Stop::Declined(reason)) => answers.push((answer, Err(reason.into()))),
+                        Err(Stop::Failed(error)) => {
+                            answers.push((answer, Ok(Vec::new())));
+                            failed = Some(classify(&error));
+                        }
+                        Err(Stop::Damaged(text)) => {
+                            answers.push((answer, Ok(Vec::new())));
+                            failed = Some(Unavailable::Trouble(text.into()));
+                        }
+                    }
+                }
+                Task::Seal(seal) if failed.is_none() => {
+                    failed = self.seal(group, seal).map_err(|error| classify(&error)).err();
+                }
+                Task::Seal(_) => {}
+            }
+        }
+        if failed.is_none() {
+            failed = self.flush_slice().map_err(|error| classify(&error)).err();
+        }
+        if failed.is_none() {
+            failed = self.connection.execute_batch("COMMIT").map_err(|error| classify(&error)).err();
+        }
+        let Some(failed) = failed else {
+            self.flush_committed();
+            return Ok(());
+        };
+        self.flush_failed();
+        if !self.connection.is_autocommit() {
+            // A rollback that fails changes nothing: the group was not committed either way.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        Err(failed)
+    }
+
+    /// Applies one unit. It decides before it writes where it can; where it cannot, a savepoint undoes it.
+    fn unit(&mut self, group: &mut Group, unit: Unit) -> (Answer, Result<Vec<Written>, Stop>) {
+        self.now = self.now.max(unit.now);
+        let mark = group.mark();
+        let position = self.next_position;
+        let guarded = unit.writes.len() > 1;
+        let outcome = self.writes(group, unit.now, unit.writes, guarded);
+        if matches!(outcome, Err(Stop::Refused(_) | Stop::Declined(_))) {
+            group.back_to(&mark);
+            self.next_position = position;
+            if guarded && let Err(error) = self.connection.execute_batch("ROLLBACK TO unit; RELEASE unit") {
+                return (unit.answer, Err(error.into()));
+            }
+        }
+        (unit.answer, outcome)
+    }
+
+    fn writes(
+        &mut self,
+        group: &mut Group,
+        now: Timestamp,
+        writes: Vec<Write>,
+        guarded: bool,
+    ) -> Result<Vec<Written>, Stop> {
+        if guarded {
+            self.connection.execute_batch("SAVEPOINT unit")?;
+        }
+        let mut written = Vec::with_capacity(writes.len());
+        for write in writes {
+            written.push(self.write(group, now, write)?);
+        }
+        if guarded {
+            self.connection.execute_batch("RELEASE unit")?;
+        }
+        Ok(written)
+    }
+
+    fn publish(&mut self, group: Group) {
+        {
+            let mut index = self.shared.index.write();
+            for fresh in &group.fresh {
+                index.add(fresh.position, fresh.event.offset, &fresh.postings);
+                self.unchecked_bytes += fresh.event.header.len() + fresh.event.bytes().map_or(0, bytes::Bytes::len) + 96;
+            }
+            for ((tenant, aggregate), sequence) in group.heads() {
+                index.set_head(tenant, aggregate, sequence);
+            }
+        }
+        self.shared.apply(&group);
+        let events: Vec<_> = group.fresh.into_iter().map(|fresh| fresh.event).collect();
+        self.shared.tail.publish(&events);
+        for event in group.erased {
+            self.shared.tail.replace(event);
+        }
+        self.shared.wake(&events);
+        self.unchecked_bytes += COMMIT_BYTES;
+    }
+
+    fn after_commit(&mut self) -> Result<(), Unavailable> {
+        self.commits = self.commits.wrapping_add(1);
+        if self.commits % COMMITS_PER_LOOK == 0 || self.disk_full {
+            self.look_at_disk();
+        }
+        self.flush_pace();
+        if self.unchecked_bytes >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
+    }
+
+    fn idle(&mut self) -> Result<(), Unavailable> {
+        self.look_at_disk();
+        self.flush_begin(1);
+        self.flush_receive();
+        if self.flush_pending() { self.commit(Vec::new()) } else { Ok(()) }
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Unavailable> {
+        self.unchecked_bytes = 0;
+        let result = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(0));
+        match result.map_err(|error| classify(&error)) {
+            Err(fatal @ Unavailable::Fenced(_)) => Err(fatal),
+            // A full disk or a busy reader: the next one does it.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn look_at_disk(&mut self) {
+        if let Ok(disk) = rustix::fs::statvfs(&self.shared.folder) {
+            let reserve = RESERVE_BYTES_MAX.min(disk.f_blocks * disk.f_frsize / 20);
+            self.disk_full = disk.f_bavail * disk.f_frsize < reserve;
+        }
+    }
+
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.unchecked_bytes += bytes;
+    }
+
+    /// The last sequence number of an aggregate, 0 if it is new.
+    pub(crate) fn aggregate_head(&mut self, group: &Group, tenant: Tenant, key: AggregateKey) -> Result<u64, Stop> {
+        if let Some(sequence) = group.head(tenant, key) {
+            return Ok(sequence);
+        }
+        if let Some(sequence) = self.shared.index.read().head(tenant, key) {
+            return Ok(sequence);
+        }
+        if let Some(sequence) = self.heads.get(tenant, key) {
+            return Ok(sequence);
+        }
+        let sequence = self.stored_head(tenant, key)?;
+        self.heads.put(tenant, key, sequence);
+        Ok(sequence)
+    }
+}

@@ -1,0 +1,371 @@
+//! The seam to the log: reads, and one write.
+//!
+//! # Laws
+//!
+//! 1. **Acknowledged means durable.** [`Store::commit`] answers `Ok` only after everything in it is synced to disk.
+//! 2. **A commit is atomic.** All of its writes are kept, or none; a refusal leaves nothing and disturbs no neighbour.
+//! 3. **Offsets are dense** per tenant from 1, in commit order, but for the jump of an era. A reader that has seen offset
+//!    n never later sees a smaller one appear.
+//! 4. **Sequence numbers are dense** per aggregate from 1 and outlive retention.
+//! 5. **`recorded` never goes back** within a tenant, whatever the clock does.
+//! 6. **A repeated `eventId` makes no second event**: same content is answered with the first event's numbers, other
+//!    content is refused. The same holds for a request key, whose first answer is kept for a day.
+//! 7. **What was answered can be read**: a commit is visible to every reader before its answer leaves.
+//! 8. **Nothing is committed after a failed sync.** The store is fenced; only a restart, which reads what the disk
+//!    really has, ends that.
+//!
+//! [`crate::conformance`] runs them on every engine.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::chain::Hash;
+use tidings_core::event::Encoded;
+use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
+use tidings_core::posting::{AggregateKey, Posting};
+use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
+
+use crate::event::{Event, Tenant};
+use crate::query::{Page, Query};
+use crate::tail::Tail;
+
+/// An answer that is under way.
+pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// How long a request key and its answer are kept, at least.
+pub const REQUEST_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// An engine that keeps the log.
+pub trait Store: Send + Sync {
+    /// Commits `writes`, all or none, at `now`. The answers are in their order.
+    fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>>;
+
+    /// The number of the tenant called `name`, if it has ever been written to.
+    fn tenant(&self, name: &TenantName) -> Option<Tenant>;
+
+    /// All tenants, by number.
+    fn tenants(&self) -> Vec<(Tenant, TenantName)>;
+
+    /// Where a tenant's log begins and ends.
+    fn extent(&self, tenant: Tenant) -> Extent;
+
+    /// The hot end of the log, in memory.
+    fn tail(&self) -> &Tail;
+
+    /// A page of events.
+    fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>>;
+
+    /// The event called `id`.
+    fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>>;
+
+    /// The largest offset recorded before `time`: an exclusive start for whoever wants everything since.
+    fn before(&self, tenant: Tenant, time: Timestamp) -> Pending<Result<Offset, Unavailable>>;
+
+    /// The newest seal of a tenant's chain.
+    fn sealed(&self, tenant: Tenant) -> Option<Seal>;
+
+    /// One document.
+    fn get(&self, kind: Kind, owner: Owner, id: &str) -> Pending<Result<Option<Document>, Unavailable>>;
+
+    /// Up to `limit` documents of a kind by id, those after `after`; of every owner if `owner` is `None`.
+    fn list(&self, kind: Kind, owner: Option<Owner>, after: &str, limit: usize)
+    -> Pending<Result<Vec<Document>, Unavailable>>;
+
+    /// What is kept of a subscription's progress, or `None` if nothing is.
+    fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>>;
+
+    /// Up to `limit` recent attempts of deliveries of one event, oldest first.
+    fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>>;
+
+    /// Resolves with the reason once the store is fenced (law 8). The process should end then.
+    fn fenced(&self) -> Pending<String>;
+
+    /// Ends the engine's threads after what is queued.
+    fn close(&self);
+}
+
+/// One change.
+#[derive(Debug)]
+pub enum Write {
+    /// Makes sure that a tenant exists.
+    Tenant(TenantName),
+    /// Appends events.
+    Append(Append),
+    /// Drops an event's payload, keeps its place and its leaf.
+    Erase(Tenant, EventId),
+    /// Creates or replaces a document.
+    Put(Document, Expect),
+    /// Removes a document; removing one that is not there is no fault.
+    Remove(Kind, Owner, Box<str>),
+    /// Moves a subscription's cursor and what stands beside it.
+    Settle(Settle),
+    /// Forgets a subscription's progress.
+    Forget(Box<str>),
+    /// Removes the oldest events through an offset, at the granularity of seals.
+    Trim(Tenant, Offset),
+    /// Starts an era: offsets jump, so that cursors of a lost past are noticed.
+    Era(Tenant),
+}
+
+/// Events to append to one tenant, in order, all or none.
+#[derive(Debug)]
+pub struct Append {
+    /// Whose.
+    pub tenant: Tenant,
+    /// The events.
+    pub events: Vec<Prepared>,
+    /// The producer's request key, if it gave one.
+    pub request: Option<RequestKey>,
+}
+
+/// An event ready to append, with the keys under which it will be found.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The event.
+    pub encoded: Encoded,
+    /// Its postings.
+    pub postings: Vec<Posting>,
+    /// Its aggregate.
+    pub aggregate: Option<AggregateKey>,
+}
+
+impl Prepared {
+    /// Computes the keys of `encoded` for `tenant`.
+    pub fn new(tenant: Tenant, encoded: Encoded) -> Self {
+        let (postings, aggregate) = tidings_core::posting::postings(tenant.0, &encoded.subject);
+        Self { encoded, postings, aggregate }
+    }
+}
+
+/// A key by which a producer repeats a whole request (`Idempotency-Key`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Digest of tenant, method, path and key.
+    pub key: Hash,
+    /// Digest of the body.
+    pub body: Hash,
+}
+
+/// What became of one event of an [`Append`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its id.
+    pub id: EventId,
+    /// Its place in the tenant's order.
+    pub offset: Offset,
+    /// Its place in its aggregate.
+    pub sequence: Option<u64>,
+    /// Whether it was there before.
+    pub duplicate: bool,
+}
+
+/// The answer to one [`Write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The tenant's number.
+    Tenant(Tenant),
+    /// What became of each event; `replayed` if this is the kept answer to an earlier request with the same key.
+    Appended {
+        /// In the order of the events.
+        results: Vec<Appended>,
+        /// Whether the answer is a kept one.
+        replayed: bool,
+    },
+    /// The place of the event whose payload is gone now.
+    Erased(Offset),
+    /// The document's new revision.
+    Put(u64),
+    /// The first offset that is still kept.
+    Trimmed(Offset),
+    /// Done.
+    Done,
+}
+
+/// Why a commit left nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// It contradicts what is there.
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    /// It could not be tried, or its fate is unknown.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// What a commit contradicts. `index` counts the events of its `Append`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The id belongs to an event with other content.
+    IdTaken {
+        /// Which event.
+        index: usize,
+    },
+    /// `expectedSequence` is not the aggregate's last number.
+    Sequence {
+        /// Which event.
+        index: usize,
+        /// The aggregate's last number, 0 if it is new.
+        current: u64,
+    },
+    /// The request key came with another body before.
+    RequestKeyReused,
+    /// There is no such event.
+    NoSuchEvent,
+    /// The document was changed or made by somebody else.
+    Revision,
+}
+
+/// Why the store cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// More is queued than may wait.
+    #[error("too much is waiting to be committed")]
+    Busy,
+    /// The disk is full. Heals by itself.
+    #[error("the disk is full")]
+    Full,
+    /// A sync failed, or the file is damaged: see law 8.
+    #[error("the log is fenced: {0}")]
+    Fenced(Arc<str>),
+    /// What was read does not match its checksum.
+    #[error("damaged event at offset {0}: run `tidings audit verify`")]
+    Damaged(Offset),
+    /// Any other trouble; trying again may help.
+    #[error("the log cannot be reached: {0}")]
+    Trouble(Arc<str>),
+}
+
+/// Where a tenant's log begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// The oldest event that is kept, or the one that comes next.
+    pub first: Offset,
+    /// The newest event, or the offset before the first.
+    pub head: Offset,
+    /// Where the present era began; cursors between the former era's end and here belong to a lost past.
+    pub era: Offset,
+}
+
+/// A seal of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// The first offset it covers.
+    pub first: Offset,
+    /// The last one.
+    pub last: Offset,
+    /// Its hash, which covers all before it.
+    pub hash: Hash,
+}
+
+/// What a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An API key.
+    Key,
+    /// A webhook.
+    Webhook,
+    /// Something of the installation itself.
+    Setting,
+}
+
+/// Whose a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The operator's.
+    Operator,
+    /// A tenant's.
+    Tenant(Tenant),
+}
+
+/// A registry entry: JSON that the log keeps and does not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// What it is.
+    pub kind: Kind,
+    /// Whose.
+    pub owner: Owner,
+    /// Unique within kind and owner.
+    pub id: Box<str>,
+    /// Counts its changes from 1; ignored when written.
+    pub revision: u64,
+    /// The JSON text.
+    pub body: Vec<u8>,
+}
+
+/// What must hold for a [`Write::Put`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing.
+    Any,
+    /// The document is not there yet.
+    New,
+    /// Its revision is this one.
+    Revision(u64),
+}
+
+/// A change of a subscription's progress. Rows for events that the cursor passes unsettled commit with it.
+#[derive(Clone, Debug, Default)]
+pub struct Settle {
+    /// Whose.
+    pub subscription: Box<str>,
+    /// In which tenant.
+    pub tenant: Tenant,
+    /// Everything through here is settled but for `waiting`.
+    pub cursor: Offset,
+    /// Deliveries that wait for another attempt, new or changed.
+    pub waiting: Vec<Waiting>,
+    /// Deliveries that wait no longer.
+    pub cleared: Vec<Offset>,
+    /// Deliveries given up.
+    pub dead: Vec<Waiting>,
+    /// Attempts made since the last commit.
+    pub attempts: Vec<Attempt>,
+}
+
+
+/// A delivery that is not settled although the cursor is past it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which event.
+    pub offset: Offset,
+    /// Attempts made, or begun.
+    pub attempts: u32,
+    /// When the next one is due.
+    pub due: Timestamp,
+    /// Why the last one failed.
+    pub reason: Box<str>,
+}
+
+/// What is kept of a subscription's progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Everything through here is settled but for `waiting`.
+    pub cursor: Offset,
+    /// What waits for another attempt, by offset.
+    pub waiting: Vec<Waiting>,
+    /// How many deliveries were given up.
+    pub dead: u64,
+}
+
+/// One attempt of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Attempt {
+    /// Whose.
+    pub subscription: Box<str>,
+    /// Which event.
+    pub offset: Offset,
+    /// Counts from 1.
+    pub number: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub latency_ms: u64,
+    /// The status of the answer, if one came.
+    pub status: Option<u16>,
+    /// Why it failed; `None` for a success.
+    pub reason: Option<Box<str>>,
+}
