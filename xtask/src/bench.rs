@@ -16,24 +16,14 @@ pub(crate) struct Args {
 
 /// Replaces this process by the benchmark's, so that signals and the exit code are its own.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask lies in the workspace")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "tidings",
-            "--package",
-            "tidings-bench",
-        ])
+        .args(["build", "--release", "--package", "tidings", "--package", "tidings-bench"])
         .current_dir(root)
         .status()?;
     ensure!(built.success(), "the build failed");
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), |folder| root.join(folder));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
     let release = target.join("release");
     let error = Command::new(release.join("tidings-bench"))
         .arg("run")

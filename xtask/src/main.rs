@@ -1,6 +1,7 @@
 //! Chores of the workspace, each a subcommand in a module of its own: `cargo xtask <chore>`.
 
 mod bench;
+mod faults;
 
 use clap::Parser;
 
@@ -9,10 +10,14 @@ use clap::Parser;
 #[command(name = "cargo xtask")]
 enum Chore {
     Bench(bench::Args),
+    /// Breaks a running server in the ways machines break, and checks what is left.
+    #[command(subcommand)]
+    Faults(faults::Fault),
 }
 
 fn main() -> anyhow::Result<()> {
     match Chore::parse() {
         Chore::Bench(args) => bench::run(&args),
+        Chore::Faults(fault) => faults::run(fault),
     }
 }

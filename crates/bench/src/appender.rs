@@ -28,23 +28,19 @@ impl Appender {
     pub(crate) fn start(file: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(file)?;
         let (queue, jobs) = mpsc::sync_channel(QUEUE_MAX);
-        thread::Builder::new()
-            .name("appender".to_owned())
-            .spawn(move || {
-                if let Err(error) = append_all(file, &jobs) {
-                    eprintln!("appending failed: {error}");
-                    std::process::exit(1);
-                }
-            })?;
+        thread::Builder::new().name("appender".to_owned()).spawn(move || {
+            if let Err(error) = append_all(file, &jobs) {
+                eprintln!("appending failed: {error}");
+                std::process::exit(1);
+            }
+        })?;
         Ok(Self { queue })
     }
 
     /// Returns once `bytes` and a line break are on disk.
     pub(crate) async fn append(&self, bytes: Bytes) -> io::Result<()> {
         let (done, synced) = oneshot::channel();
-        self.queue
-            .send(Job { bytes, done })
-            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.queue.send(Job { bytes, done }).map_err(|_| io::ErrorKind::BrokenPipe)?;
         synced.await.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

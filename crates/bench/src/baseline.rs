@@ -101,17 +101,9 @@ struct Shared {
 
 /// Serves until killed.
 pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
-    let appender = Appender::start(&args.file)
-        .with_context(|| format!("cannot append to {}", args.file.display()))?;
-    let forwarder = args
-        .forward
-        .map(|target| Forwarder::start(target, args.forward_connections))
-        .transpose()?;
-    let shared = Shared {
-        appender,
-        forwarder,
-        ids: Arc::default(),
-    };
+    let appender = Appender::start(&args.file).with_context(|| format!("cannot append to {}", args.file.display()))?;
+    let forwarder = args.forward.map(|target| Forwarder::start(target, args.forward_connections)).transpose()?;
+    let shared = Shared { appender, forwarder, ids: Arc::default() };
     let router = Router::new()
         .route("/health/ready", get(|| async {}))
         .route("/events", post(publish))
@@ -126,15 +118,9 @@ pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
 }
 
 async fn publish(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .map(http::HeaderValue::as_bytes);
+    let content_type = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let batch = content_type == Some(b"application/x-ndjson");
-    let parsed = if batch {
-        count_lines(&body)
-    } else {
-        serde_json::from_slice::<Event<'_>>(&body).map(|_| 1)
-    };
+    let parsed = if batch { count_lines(&body) } else { serde_json::from_slice::<Event<'_>>(&body).map(|_| 1) };
     let count = match parsed {
         Ok(count) => count,
         Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
@@ -147,28 +133,19 @@ async fn publish(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) 
     {
         return (StatusCode::BAD_GATEWAY, error.to_string()).into_response();
     }
-    let id = shared.ids.fetch_add(1, Ordering::Relaxed);
+    let first = shared.ids.fetch_add(count, Ordering::Relaxed);
     let answer = if batch {
         format!(r#"{{"accepted":{count},"duplicates":0}}"#)
     } else {
-        format!(r#"{{"eventId":"{id:032x}"}}"#)
+        format!(r#"{{"eventId":"{first:036x}"}}"#)
     };
-    (
-        StatusCode::CREATED,
-        [(header::CONTENT_TYPE, "application/json")],
-        answer,
-    )
-        .into_response()
+    (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], answer).into_response()
 }
 
 /// Parses every line and tells how many there were.
-fn count_lines(body: &[u8]) -> serde_json::Result<usize> {
-    let lines = body
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty());
-    lines
-        .map(serde_json::from_slice::<Event<'_>>)
-        .try_fold(0, |count, event| event.map(|_| count + 1))
+fn count_lines(body: &[u8]) -> serde_json::Result<u64> {
+    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(serde_json::from_slice::<Event<'_>>).try_fold(0, |count, event| event.map(|_| count + 1))
 }
 
 fn serve_per_core(listener: &TcpListener, router: &Router) -> anyhow::Result<()> {
@@ -176,9 +153,7 @@ fn serve_per_core(listener: &TcpListener, router: &Router) -> anyhow::Result<()>
     let mut lanes = Vec::with_capacity(cores);
     for _ in 0..cores {
         let (lane, mut dealt) = mpsc::channel::<std::net::TcpStream>(DEALT_MAX);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let router = router.clone();
         thread::spawn(move || {
             runtime.block_on(async {
@@ -215,7 +190,5 @@ fn serve_shared(listener: TcpListener, router: &Router) -> anyhow::Result<()> {
 async fn converse(stream: TcpStream, router: Router) {
     let _ = stream.set_nodelay(true);
     let service = TowerToHyperService::new(router);
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

@@ -66,14 +66,8 @@ struct Slot {
 impl Events {
     /// `with_ids` gives every event a `UUIDv7` of the producer's.
     pub(crate) fn new(seed: u64, with_ids: bool) -> Self {
-        let templates = TYPES
-            .iter()
-            .map(|event_type| Template::new(event_type, with_ids))
-            .collect();
-        let mut events = Self {
-            templates,
-            random: 1,
-        };
+        let templates = TYPES.iter().map(|event_type| Template::new(event_type, with_ids)).collect();
+        let mut events = Self { templates, random: 1 };
         events.reseed(seed);
         events
     }
@@ -99,9 +93,7 @@ impl Events {
         template.aggregate.decimal(event, aggregate);
         template.order.decimal(event, aggregate);
         template.user.decimal(event, (first >> 32) % 50_000);
-        template
-            .amount
-            .decimal(event, 10_000 + (second >> 40) % 90_000);
+        template.amount.decimal(event, 10_000 + (second >> 40) % 90_000);
         template.correlation.hex(event, second);
         template.tracking.hex(event, second ^ first);
         template.sent_at.decimal(event, sent_at);
@@ -122,11 +114,7 @@ impl Events {
 impl Template {
     fn new(event_type: &str, with_ids: bool) -> Self {
         let id = "I".repeat(36);
-        let id = if with_ids {
-            format!(r#""eventId":"{id}","#)
-        } else {
-            String::new()
-        };
+        let id = if with_ids { format!(r#""eventId":"{id}","#) } else { String::new() };
         let text = format!(
             concat!(
                 r#"{{{}"eventType":"{}","timestamp":"2026-11-22T10:15:30.123Z","source":"/orders-api","#,
@@ -218,9 +206,7 @@ mod tests {
     fn events_are_json_with_every_placeholder_written_over() {
         for event in some(200, true) {
             let text = event.to_string();
-            for run in [
-                "AAAA", "UUUU", "CCCC", "OOOO", "MMMM", "RRRR", "NNNN", "IIII",
-            ] {
+            for run in ["AAAA", "UUUU", "CCCC", "OOOO", "MMMM", "RRRR", "NNNN", "IIII"] {
                 assert!(!text.contains(run), "{text}");
             }
             assert!(event["data"]["sentAtNs"].is_u64());
@@ -231,10 +217,7 @@ mod tests {
     fn events_vary_in_type_and_aggregate() {
         let distinct = |name: &str| {
             let values = some(20_000, false).into_iter();
-            values
-                .map(|event| event[name].to_string())
-                .collect::<HashSet<_>>()
-                .len()
+            values.map(|event| event[name].to_string()).collect::<HashSet<_>>().len()
         };
         assert_eq!(distinct("eventType"), TYPES.len());
         assert!(distinct("aggregateId") > 18_000);
@@ -242,19 +225,10 @@ mod tests {
 
     #[test]
     fn ids_are_distinct_uuids_of_version_7_and_absent_by_default() {
-        let ids: HashSet<String> = some(20_000, true)
-            .iter()
-            .map(|event| event["eventId"].as_str().expect("an id").to_owned())
-            .collect();
+        let ids: HashSet<String> =
+            some(20_000, true).iter().map(|event| event["eventId"].as_str().expect("an id").to_owned()).collect();
         assert_eq!(ids.len(), 20_000);
-        assert!(
-            ids.iter()
-                .all(|id| id.len() == 36 && id.as_bytes()[14] == b'7')
-        );
-        assert!(
-            some(10, false)
-                .iter()
-                .all(|event| event.get("eventId").is_none())
-        );
+        assert!(ids.iter().all(|id| id.len() == 36 && id.as_bytes()[14] == b'7'));
+        assert!(some(10, false).iter().all(|event| event.get("eventId").is_none()));
     }
 }

@@ -24,9 +24,7 @@ pub(crate) struct Forwarder {
 impl Forwarder {
     /// Connects before it returns; a receiver that fails later ends the process, for the figure would be worthless.
     pub(crate) fn start(target: Target, connections: usize) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let sample = Arc::new(Sample {
             headers: vec![
                 ("host".to_owned(), target.addr.to_string()),
@@ -51,10 +49,7 @@ impl Forwarder {
             lanes.push(lane);
         }
         thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
-        Ok(Self {
-            lanes: lanes.into(),
-            turn: Arc::default(),
-        })
+        Ok(Self { lanes: lanes.into(), turn: Arc::default() })
     }
 
     /// Waits while the connection whose turn it is has too much waiting.

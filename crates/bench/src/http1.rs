@@ -32,10 +32,7 @@ impl Connection {
     pub(crate) async fn open(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: Vec::with_capacity(16 << 10),
-        })
+        Ok(Self { stream, buffer: Vec::with_capacity(16 << 10) })
     }
 
     /// Sends `request`, a whole HTTP message, and waits for the whole answer.
@@ -51,12 +48,7 @@ impl Connection {
             if head.is_none() {
                 head = parse_head(&self.buffer)?;
             }
-            if let Some(Head {
-                status,
-                body_start,
-                end,
-            }) = head
-            {
+            if let Some(Head { status, body_start, end }) = head {
                 if self.buffer.len() == end {
                     let body = &self.buffer[body_start..];
                     return Ok(Answer { status, body });
@@ -69,12 +61,7 @@ impl Connection {
     }
 
     /// Builds and sends one request with a JSON body, possibly empty.
-    pub(crate) async fn request(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: &str,
-    ) -> io::Result<Answer<'_>> {
+    pub(crate) async fn request(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer<'_>> {
         let length = body.len();
         let message = format!(
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -96,18 +83,12 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<Head>> {
         None if status == 204 => 0,
         None => return Err(invalid("an answer without a content-length")),
     };
-    Ok(Some(Head {
-        status,
-        body_start,
-        end: body_start + length,
-    }))
+    Ok(Some(Head { status, body_start, end: body_start + length }))
 }
 
 /// The length of the body that follows `headers`, if they tell.
 pub(crate) fn content_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
-    let header = headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+    let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
     std::str::from_utf8(header.value).ok()?.trim().parse().ok()
 }
 

@@ -20,8 +20,7 @@ pub(crate) struct Percentiles {
 impl Latencies {
     /// Adds one; what exceeds 71 minutes counts as 71 minutes.
     pub(crate) fn push(&mut self, took: Duration) {
-        self.0
-            .push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        self.0.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
     }
 
     /// Takes over all of `other`.
@@ -41,12 +40,7 @@ impl Latencies {
         };
         // The smallest value that at least `permille` of all do not exceed.
         let rank = |permille: usize| self.0[(self.0.len() * permille).div_ceil(1000).max(1) - 1];
-        Percentiles {
-            p50: rank(500),
-            p99: rank(990),
-            p999: rank(999),
-            max,
-        }
+        Percentiles { p50: rank(500), p99: rank(990), p999: rank(999), max }
     }
 }
 
@@ -65,15 +59,7 @@ mod tests {
     #[test]
     fn ranks_are_the_smallest_value_that_covers_the_share() {
         let of_a_thousand = percentiles((1..=1000).rev());
-        assert_eq!(
-            of_a_thousand,
-            Percentiles {
-                p50: 500,
-                p99: 990,
-                p999: 999,
-                max: 1000
-            }
-        );
+        assert_eq!(of_a_thousand, Percentiles { p50: 500, p99: 990, p999: 999, max: 1000 });
         assert_eq!(percentiles([7]).p50, 7);
         assert_eq!(percentiles([1, 2]).p99, 2);
         assert_eq!(percentiles([]), Percentiles::default());

@@ -105,9 +105,7 @@ struct Tally {
 
 /// Publishes, then prints one line of JSON; errors of the server are in the line, not in the result.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(publish_all(args))?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
@@ -131,11 +129,7 @@ async fn publish_all(args: &Args) -> anyhow::Result<Report> {
     while let Some(tally) = tasks.join_next().await {
         all.append(tally?);
     }
-    let took = if plan.left.is_some() {
-        plan.begun.elapsed()
-    } else {
-        plan.until - plan.measure_from
-    };
+    let took = if plan.left.is_some() { plan.begun.elapsed() } else { plan.until - plan.measure_from };
     Ok(Report {
         events_per_second: clock::per_second(all.measured, took),
         ack_us: all.acks.percentiles(),
@@ -150,10 +144,7 @@ impl Plan {
         let begun = clock::now();
         let (warmup, length) = match args.count {
             Some(_) => (Duration::ZERO, COUNT_TIME_MAX),
-            None => (
-                Duration::from_secs_f64(args.warmup),
-                Duration::from_secs_f64(args.seconds),
-            ),
+            None => (Duration::from_secs_f64(args.warmup), Duration::from_secs_f64(args.seconds)),
         };
         Self {
             mode: args.mode,
@@ -184,9 +175,7 @@ impl Plan {
             return Some(wanted);
         };
         let before = left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                Some(left.saturating_sub(wanted))
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(wanted)))
             .unwrap_or_default();
         (before > 0).then(|| before.min(wanted))
     }
@@ -222,13 +211,7 @@ async fn work(plan: Arc<Plan>, mut connection: Connection, mut events: Events) -
     tally
 }
 
-fn write_request(
-    mode: Mode,
-    count: u64,
-    events: &mut Events,
-    request: &mut Vec<u8>,
-    body: &mut Vec<u8>,
-) {
+fn write_request(mode: Mode, count: u64, events: &mut Events, request: &mut Vec<u8>, body: &mut Vec<u8>) {
     body.clear();
     request.clear();
     for _ in 0..count {
@@ -251,14 +234,7 @@ fn write_request(
 }
 
 impl Tally {
-    fn settle(
-        &mut self,
-        plan: &Plan,
-        answer: &Answer<'_>,
-        expected: &str,
-        count: u64,
-        sent: Instant,
-    ) {
+    fn settle(&mut self, plan: &Plan, answer: &Answer<'_>, expected: &str, count: u64, sent: Instant) {
         let now = clock::now();
         if answer.status != 201 {
             let text = String::from_utf8_lossy(answer.body);
@@ -279,8 +255,7 @@ impl Tally {
 
     fn refuse(&mut self, kind: String, text: &str) {
         *self.errors.entry(kind).or_default() += 1;
-        self.first_refusal
-            .get_or_insert_with(|| text.chars().take(REFUSAL_CHARS_MAX).collect());
+        self.first_refusal.get_or_insert_with(|| text.chars().take(REFUSAL_CHARS_MAX).collect());
     }
 
     fn append(&mut self, other: Self) {

@@ -16,6 +16,8 @@ mod receiver;
 mod run;
 mod target;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Measures Tidings against servers and clients that do the same bytes and the same syncs with no logic.
@@ -47,12 +49,20 @@ enum Baseline {
     Post(poster::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
         Command::Baseline(Baseline::Serve(args)) => baseline::serve(args),
         Command::Baseline(Baseline::Post(args)) => poster::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Receiver(args) => receiver::serve(&args),
         Command::Run(args) => run::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // For people, on one line: what failed and why, without a backtrace.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

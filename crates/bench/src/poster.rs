@@ -58,15 +58,10 @@ struct Report {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let text = fs::read(&args.sample).context("cannot read the sample")?;
     let sample: Sample = serde_json::from_slice(&text)?;
-    // One thread is the cheaper client by far; more are for seeing that.
+    // Against one receiver a second thread gains nothing: the receiver is the limit.
     let runtime = match args.threads {
-        1 => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?,
-        threads => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build()?,
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+        threads => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?,
     };
     let report = runtime.block_on(post_all(args, Arc::new(sample)))?;
     println!("{}", serde_json::to_string(&report)?);
@@ -94,17 +89,11 @@ async fn post_all(args: &Args, sample: Arc<Sample>) -> anyhow::Result<Report> {
     while let Some(task) = tasks.join_next().await {
         task??;
     }
-    Ok(Report {
-        posts: args.count,
-        posts_per_second: clock::per_second(args.count, begun.elapsed()),
-    })
+    Ok(Report { posts: args.count, posts_per_second: clock::per_second(args.count, begun.elapsed()) })
 }
 
 fn take_one(left: &AtomicU64) -> bool {
-    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-        left.checked_sub(1)
-    })
-    .is_ok()
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 /// Opens a connection and leaves its driver to the runtime.
@@ -117,21 +106,13 @@ pub(crate) async fn connect(addr: SocketAddr) -> anyhow::Result<SendRequest<Full
 }
 
 /// Posts `body` as `sample` was posted; anything but a 2xx is an error.
-pub(crate) async fn post(
-    sender: &mut SendRequest<Full<Bytes>>,
-    sample: &Sample,
-    body: Bytes,
-) -> anyhow::Result<()> {
+pub(crate) async fn post(sender: &mut SendRequest<Full<Bytes>>, sample: &Sample, body: Bytes) -> anyhow::Result<()> {
     let mut request = Request::post(&sample.path);
     for (name, value) in &sample.headers {
         request = request.header(name, value);
     }
     let answer = sender.send_request(request.body(Full::new(body))?).await?;
-    ensure!(
-        answer.status().is_success(),
-        "the receiver answered {}",
-        answer.status()
-    );
+    ensure!(answer.status().is_success(), "the receiver answered {}", answer.status());
     answer.into_body().collect().await?;
     Ok(())
 }

@@ -62,9 +62,7 @@ struct Received {
 
 /// Serves until killed; prints a line of JSON each second in which something came.
 pub(crate) fn serve(args: &Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(args.listen).await?;
         println!(r#"{{"listening":"{}"}}"#, listener.local_addr()?);
@@ -90,10 +88,7 @@ async fn print_rate(received: Arc<Mutex<Received>>) {
         ticks.tick().await;
         let posts = lock(&received).posts;
         if posts != before {
-            println!(
-                r#"{{"posts":{posts},"posts_per_second":{}}}"#,
-                posts - before
-            );
+            println!(r#"{{"posts":{posts},"posts_per_second":{}}}"#, posts - before);
             before = posts;
         }
     }
@@ -166,10 +161,7 @@ fn answer_json(value: &impl Serialize, answers: &mut Vec<u8>) {
 impl Received {
     fn take(&mut self, request: &httparse::Request<'_, '_>, body: &[u8]) {
         self.posts += 1;
-        let id = request
-            .headers
-            .iter()
-            .find(|header| header.name == "webhook-id");
+        let id = request.headers.iter().find(|header| header.name == "webhook-id");
         if let Some(id) = id {
             let mut hasher = DefaultHasher::new();
             id.value.hash(&mut hasher);
@@ -206,12 +198,8 @@ impl Received {
 
 fn sent_at_ns(body: &[u8]) -> Option<u64> {
     let start = memmem::find(body, SENT_AT.as_bytes())? + SENT_AT.len();
-    let digits = body[start..]
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit());
-    Some(digits.fold(0_u64, |value, byte| {
-        value.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'))
-    }))
+    let digits = body[start..].iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0_u64, |value, byte| value.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'))))
 }
 
 fn sample(request: &httparse::Request<'_, '_>, body: &[u8]) -> Sample {
@@ -223,11 +211,7 @@ fn sample(request: &httparse::Request<'_, '_>, body: &[u8]) -> Sample {
         .filter(|header| !header.name.eq_ignore_ascii_case("content-length"))
         .map(|header| (header.name.to_owned(), text(header.value)))
         .collect();
-    Sample {
-        path: request.path.unwrap_or("/").to_owned(),
-        headers,
-        body: text(body),
-    }
+    Sample { path: request.path.unwrap_or("/").to_owned(), headers, body: text(body) }
 }
 
 fn lock(received: &Mutex<Received>) -> MutexGuard<'_, Received> {

@@ -23,17 +23,11 @@ impl FromStr for Target {
             bail!("`{text}` must start with http://");
         }
         let authority = uri.authority().context("the address is missing")?.as_str();
-        let addr: SocketAddr = authority
-            .parse()
-            .with_context(|| format!("`{authority}` must be an IP address with a port"))?;
+        let addr: SocketAddr =
+            authority.parse().with_context(|| format!("`{authority}` must be an IP address with a port"))?;
         ensure!(addr.ip().is_loopback(), "`{addr}` is not on loopback");
-        let path = uri
-            .path_and_query()
-            .map_or("/", http::uri::PathAndQuery::as_str);
-        Ok(Self {
-            addr,
-            path: path.to_owned(),
-        })
+        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        Ok(Self { addr, path: path.to_owned() })
     }
 }
 
@@ -46,12 +40,7 @@ mod tests {
         let target: Target = "http://127.0.0.1:80/hooks?a=1".parse().expect("a target");
         assert_eq!(target.addr.to_string(), "127.0.0.1:80");
         assert_eq!(target.path, "/hooks?a=1");
-        for refused in [
-            "https://127.0.0.1:80",
-            "http://192.0.2.1:80",
-            "http://localhost:80",
-            "127.0.0.1:80",
-        ] {
+        for refused in ["https://127.0.0.1:80", "http://192.0.2.1:80", "http://localhost:80", "127.0.0.1:80"] {
             assert!(refused.parse::<Target>().is_err(), "{refused}");
         }
     }

@@ -1,6 +1,6 @@
-//! `CloudEvents` 1.0, in and out: structured JSON and the HTTP binary mode.
+//! CloudEvents 1.0, in and out: structured JSON and the HTTP binary mode.
 //!
-//! | Tidings | `CloudEvents` |
+//! | Tidings | CloudEvents |
 //! | --- | --- |
 //! | eventId, source, eventType, timestamp | id, source, type, time |
 //! | aggregateId | subject and partitionkey (coming in: subject, else partitionkey) |
@@ -21,11 +21,22 @@ pub use outgoing::{to_binary_headers, to_structured};
 
 /// Attributes with a place of their own; metadata of these names is no extension.
 const ATTRIBUTES: [&str; 13] = [
-    "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data", "partitionkey", "eventversion",
-    "aggregateseq", "erased", "dataschema",
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "data",
+    "partitionkey",
+    "eventversion",
+    "aggregateseq",
+    "erased",
+    "dataschema",
 ];
 
-/// Metadata names whose extensions are spelt otherwise (`CloudEvents` correlation extension).
+/// Metadata names whose extensions are spelt otherwise (CloudEvents correlation extension).
 const SPELLINGS: [(&str, &str); 2] = [("correlationId", "correlationid"), ("causationId", "causationid")];
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::json;
 
 pub use content::same_content;
 pub use draft::Draft;
+pub(crate) use draft::members;
 pub use encode::{Defaults, Encoded, Supplied};
 pub(crate) use fields::Fields;
 pub use fields::parse_source;

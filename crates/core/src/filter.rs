@@ -25,9 +25,9 @@ impl TypePattern {
             return Ok(Self::All);
         }
         let Some(prefix) = text.strip_suffix(".*") else {
-            return EventType::parse(text)
-                .map(Self::Exact)
-                .map_err(|_| "a type pattern is a type (`order.created`), all types below a prefix (`order.*`) or `*`".into());
+            return EventType::parse(text).map(Self::Exact).map_err(|_| {
+                "a type pattern is a type (`order.created`), all types below a prefix (`order.*`) or `*`".into()
+            });
         };
         if prefix.len() <= EventType::BYTES_MAX && prefix.split('.').all(EventType::is_part) {
             Ok(Self::Below(text[..=prefix.len()].into()))
@@ -158,7 +158,19 @@ mod tests {
 
     #[test]
     fn patterns_with_a_star_elsewhere_are_refused() {
-        for pattern in ["", "order", "order*", "*.created", "order.*.added", ".*", "order..*", "Order.*", "**", "order.**", "order.* "] {
+        for pattern in [
+            "",
+            "order",
+            "order*",
+            "*.created",
+            "order.*.added",
+            ".*",
+            "order..*",
+            "Order.*",
+            "**",
+            "order.**",
+            "order.* ",
+        ] {
             assert!(TypePattern::parse(pattern).is_err(), "{pattern}");
         }
     }

@@ -80,7 +80,11 @@ pub fn check(text: &[u8], limits: &Limits) -> Result<(), JsonError> {
 /// Checks the whole text, an object, and hands out its members in order: raw name with its quotes, raw value.
 ///
 /// Members are handed out while the text is read: an error means that those already seen are void.
-pub fn object<'a>(text: &'a [u8], limits: &Limits, mut member: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), JsonError> {
+pub fn object<'a>(
+    text: &'a [u8],
+    limits: &Limits,
+    mut member: impl FnMut(&'a [u8], &'a [u8]),
+) -> Result<(), JsonError> {
     scan::whole(text, limits, |scanner| match scanner.peek() {
         Some(b'{') => scanner.object(&mut member),
         _ => scanner.fail_here("expected a JSON object"),
@@ -95,5 +99,7 @@ pub fn array<'a>(text: &'a [u8], limits: &Limits, mut element: impl FnMut(&'a [u
     })
 }
 
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod tests;

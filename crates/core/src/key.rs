@@ -147,7 +147,8 @@ impl ApiKey {
     /// A new key from 48 random bytes. Of `env`, characters other than `[a-z0-9]` and those beyond 16 are dropped.
     pub fn from_random(env: &str, random: [u8; 48]) -> Self {
         let random = Zeroizing::new(random);
-        let env: String = env.chars().filter(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit()).take(ENV_MAX).collect();
+        let env: String =
+            env.chars().filter(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit()).take(ENV_MAX).collect();
         let env = if env.is_empty() { "live".into() } else { env.into() };
         Self { env, id: (*base32(&random[..10])).as_str().into(), secret: base32(&random[16..]) }
     }
@@ -212,7 +213,9 @@ mod tests {
 
     #[test]
     fn base32_is_that_of_rfc_4648() {
-        for (plain, text) in [("", ""), ("f", "my"), ("fo", "mzxq"), ("foo", "mzxw6"), ("foob", "mzxw6yq"), ("foobar", "mzxw6ytboi")] {
+        for (plain, text) in
+            [("", ""), ("f", "my"), ("fo", "mzxq"), ("foo", "mzxw6"), ("foob", "mzxw6yq"), ("foobar", "mzxw6ytboi")]
+        {
             assert_eq!(*base32(plain.as_bytes()), text);
         }
     }
@@ -223,7 +226,7 @@ mod tests {
         let read = ApiKey::parse(&key.expose()).unwrap();
         assert_eq!((&*read.env, &read.id), ("live", &key.id));
         assert!(read.matches(&key.digest()));
-        assert_eq!(key.expose(), "tdg_live_vov2xk5lvov2xk5l_vov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvova");
+        assert_eq!(key.expose(), "tdg_live_vov2xk5lvov2xk5l_vov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvovq");
     }
 
     #[test]
@@ -238,7 +241,13 @@ mod tests {
 
     #[test]
     fn an_environment_is_made_to_fit() {
-        for (given, kept) in [("test", "test"), ("Prod_EU-1", "rod1"), ("", "live"), ("_", "live"), ("abcdefghijklmnopqrst", "abcdefghijklmnop")] {
+        for (given, kept) in [
+            ("test", "test"),
+            ("Prod_EU-1", "rod1"),
+            ("", "live"),
+            ("_", "live"),
+            ("abcdefghijklmnopqrst", "abcdefghijklmnop"),
+        ] {
             let key = ApiKey::from_random(given, [1; 48]);
             assert_eq!(&*key.env, kept);
             assert!(ApiKey::parse(&key.expose()).is_some());

@@ -123,7 +123,13 @@ impl Violations {
     }
 
     /// The value, if it fits; otherwise notes why not: `TooLong` beyond `bytes_max`, else `Invalid`.
-    pub(crate) fn keep<T>(&mut self, pointer: &str, text: &str, bytes_max: usize, checked: Result<T, String>) -> Option<T> {
+    pub(crate) fn keep<T>(
+        &mut self,
+        pointer: &str,
+        text: &str,
+        bytes_max: usize,
+        checked: Result<T, String>,
+    ) -> Option<T> {
         match checked {
             Ok(value) => Some(value),
             Err(message) => {

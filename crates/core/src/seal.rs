@@ -37,7 +37,9 @@ impl SealingKey {
     pub fn seal(&self, nonce: [u8; 24], aad: &str, plain: &[u8]) -> String {
         let payload = Payload { msg: plain, aad: aad.as_bytes() };
         // Fails only beyond 256 GiB, which no secret reaches.
-        let Ok(sealed) = self.cipher().encrypt(&XNonce::from(nonce), payload) else { unreachable!("a secret is short") };
+        let Ok(sealed) = self.cipher().encrypt(&XNonce::from(nonce), payload) else {
+            unreachable!("a secret is short")
+        };
         format!("{PREFIX}{}", STANDARD.encode([&nonce[..], &sealed].concat()))
     }
 

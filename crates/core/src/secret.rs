@@ -9,8 +9,10 @@ use zeroize::Zeroizing;
 
 const PREFIX: &str = "whsec_";
 /// Writes padding, reads with or without: people copy secrets by hand.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The secret of a webhook's HMAC signatures: 24 to 64 bytes, wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,7 +27,8 @@ impl SigningSecret {
     /// Reads `whsec_<base64>`; the error says what is accepted and never repeats the secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "a signing secret is `whsec_` followed by the base64 of 24 to 64 random bytes".to_owned();
-        let encoded = text.strip_prefix(PREFIX).filter(|encoded| encoded.len() <= 2 * Self::BYTES_MAX).ok_or_else(wrong)?;
+        let encoded =
+            text.strip_prefix(PREFIX).filter(|encoded| encoded.len() <= 2 * Self::BYTES_MAX).ok_or_else(wrong)?;
         let bytes = Zeroizing::new(BASE64.decode(encoded).map_err(|_| wrong())?);
         if (Self::BYTES_MIN..=Self::BYTES_MAX).contains(&bytes.len()) { Ok(Self(bytes)) } else { Err(wrong()) }
     }
@@ -76,7 +79,16 @@ mod tests {
         assert!(SigningSecret::parse(&of(24)).is_ok());
         assert!(SigningSecret::parse(&of(64)).is_ok());
         let raw = of(32).replace("whsec_", "");
-        for text in [of(23), of(65), of(100_000), raw, "whsec_".into(), String::new(), "whsec_%%%%".into(), "WHSEC_q6urq6urq6ur".into()] {
+        for text in [
+            of(23),
+            of(65),
+            of(100_000),
+            raw,
+            "whsec_".into(),
+            String::new(),
+            "whsec_%%%%".into(),
+            "WHSEC_q6urq6urq6ur".into(),
+        ] {
             assert!(!SigningSecret::parse(&text).unwrap_err().contains("q6ur"));
         }
     }

@@ -1,1 +1,4 @@
-//! placeholder
+//! What runs: the dispatcher that carries events to subscriptions, and the streams that clients follow themselves.
+
+pub mod dispatcher;
+pub mod streams;

@@ -106,6 +106,11 @@ impl TailIndex {
         frozen
     }
 
+    /// What a flush under way is writing.
+    pub(crate) fn frozen(&self) -> Option<Arc<Generation>> {
+        self.frozen.clone()
+    }
+
     /// Ends a flush: what was frozen is on disk.
     pub(crate) fn thaw(&mut self) -> Option<Arc<Generation>> {
         self.frozen.take()

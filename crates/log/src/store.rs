@@ -53,6 +53,9 @@ pub trait Store: Send + Sync {
     /// Where a tenant's log begins and ends.
     fn extent(&self, tenant: Tenant) -> Extent;
 
+    /// If `cursor` belongs to a past that an era replaced (it lies in the jump before one): the era's first offset.
+    fn replaced_by(&self, tenant: Tenant, cursor: Offset) -> Option<Offset>;
+
     /// The hot end of the log, in memory.
     fn tail(&self) -> &Tail;
 

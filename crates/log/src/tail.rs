@@ -104,11 +104,33 @@ impl Tail {
 
     /// Puts `event` in the place of what the ring has at its offset.
     pub(crate) fn replace(&self, event: Arc<Event>) {
+        // Held by whoever changes what the ring weighs.
+        let _order = self.order.lock();
         let ring = self.ring(event.tenant);
         let mut recent = ring.events.write();
         if let Ok(place) = recent.events.binary_search_by_key(&event.offset, |event| event.offset) {
-            recent.events[place] = event;
+            self.bytes.fetch_add(event.weight(), Ordering::Relaxed);
+            let replaced = std::mem::replace(&mut recent.events[place], event);
+            self.bytes.fetch_sub(replaced.weight(), Ordering::Relaxed);
         }
+    }
+
+    /// Drops a tenant's events before `first`: retention took them.
+    pub(crate) fn forget(&self, tenant: Tenant, first: Offset) {
+        let mut order = self.order.lock();
+        let ring = self.ring(tenant);
+        let mut recent = ring.events.write();
+        let count = recent.events.partition_point(|event| event.offset < first);
+        let Some(last) = count.checked_sub(1).and_then(|last| recent.events.get(last)) else { return };
+        recent.after = last.offset;
+        let bytes: usize = recent.events.drain(..count).map(|event| event.weight()).sum();
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let mut left = count;
+        order.retain(|other| {
+            let dropped = left > 0 && Arc::ptr_eq(other, &ring);
+            left -= usize::from(dropped);
+            !dropped
+        });
     }
 
     fn ring(&self, tenant: Tenant) -> Arc<Ring> {

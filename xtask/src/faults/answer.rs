@@ -44,7 +44,10 @@ pub(super) fn read(request: &Request, reply: &Reply) -> Answer {
 
 fn read_yes(request: &Request, reply: &Reply) -> Result<Vec<Numbers>, String> {
     let results = if request.shape == Shape::Single {
-        vec![serde_json::from_slice::<One>(&reply.body).map_err(|error| format!("has an unreadable answer ({error})"))?]
+        vec![
+            serde_json::from_slice::<One>(&reply.body)
+                .map_err(|error| format!("has an unreadable answer ({error})"))?,
+        ]
     } else {
         let many: Many =
             serde_json::from_slice(&reply.body).map_err(|error| format!("has an unreadable answer ({error})"))?;

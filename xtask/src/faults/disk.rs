@@ -1,8 +1,7 @@
 //! A disk that forgets: replays the record of a run and says what would be left of the data folder had the power gone
 //! at any step.
 //!
-//! What a file's sync covered stays; the rest goes. A name stays once its folder, or (as on ext4, XFS and btrfs) the
-//! file itself, was synced after it was given. A sync that failed loses what it should have covered, whatever a later
+//! What a file's sync covered stays; the rest goes; which names stay is a choice ([`Names`]). A sync that failed loses what it should have covered, whatever a later
 //! one says, as Linux marks the pages clean.
 
 use super::chance::Chance;
@@ -21,6 +20,16 @@ pub(super) enum Luck {
     None,
     /// A random choice of the unsynced sectors.
     Torn(Chance),
+}
+
+/// Which names stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Those whose folder or whose own file was synced since: what POSIX lets a program count on, and a little.
+    #[default]
+    Strict,
+    /// All that were given before any sync: as on ext4 and XFS, which keep the order of names.
+    Ordered,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +64,7 @@ struct Sync {
 /// The disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
+    rule: Names,
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
     lasting_names: BTreeMap<PathBuf, usize>,
@@ -64,6 +74,11 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// An empty disk.
+    pub(super) fn new(rule: Names) -> Self {
+        Self { rule, ..Self::default() }
+    }
+
     /// Follows one step of the record.
     pub(super) fn follow(&mut self, step: &Step) {
         self.clock += 1;
@@ -93,6 +108,12 @@ impl Disk {
             }
             Step::Unlink(path) => drop(self.names.remove(path)),
         }
+    }
+
+    /// The process has ended and another is to follow: descriptors are gone; what it wrote stays in the page cache.
+    pub(super) fn process_ended(&mut self) {
+        self.open.clear();
+        self.syncs.clear();
     }
 
     fn open(&mut self, fd: u32, path: &Path, flags: &str) {
@@ -150,7 +171,9 @@ impl Disk {
                 apply(&mut inode.synced, &change, |_| true);
             }
         }
-        if ended == Synced::Yes {
+        if ended == Synced::Yes && self.rule == Names::Ordered {
+            self.lasting_names.clone_from(&self.names);
+        } else if ended == Synced::Yes {
             self.lasting_names.retain(|_, inode| *inode != number);
             let names = self.names.iter().filter(|(_, inode)| **inode == number);
             self.lasting_names.extend(names.map(|(name, inode)| (name.clone(), *inode)));

@@ -3,8 +3,10 @@
 use super::*;
 
 fn disk(steps: &[Step]) -> Disk {
-    let mut disk = Disk::default();
-    steps.iter().for_each(|step| disk.follow(step));
+    let mut disk = Disk::new(Names::Strict);
+    for step in steps {
+        disk.follow(step);
+    }
     disk
 }
 
@@ -66,6 +68,19 @@ fn a_pretended_sync_saves_nothing_and_a_failed_one_loses_for_good() {
 }
 
 #[test]
+fn what_a_failed_sync_lost_stays_lost_after_a_restart_until_it_is_written_again() {
+    let steps = [vec![open(3, "/data/a", "O_CREAT"), write(b"one")], sync(3, Synced::Failed).into()];
+    let mut disk = disk(&steps.concat_steps());
+    disk.process_ended();
+    let more =
+        [vec![open(5, "/data/a", "O_RDWR"), Step::Write(5, Some(3), b"two".to_vec())], sync(5, Synced::Yes).into()];
+    for step in more.concat_steps() {
+        disk.follow(&step);
+    }
+    assert_eq!(left(&disk, Luck::None), [file("a", "\0\0\0two")]);
+}
+
+#[test]
 fn a_name_lasts_once_its_folder_or_file_was_synced() {
     let steps = [
         vec![open(4, "/data", "O_RDONLY"), open(3, "/data/a", "O_CREAT"), write(b"x")],
@@ -74,17 +89,39 @@ fn a_name_lasts_once_its_folder_or_file_was_synced() {
     ];
     let mut disk = disk(&steps.concat_steps());
     assert_eq!(left(&disk, Luck::None), [file("a", "x")]);
-    sync(4, Synced::Yes).iter().for_each(|step| disk.follow(step));
+    for step in sync(4, Synced::Yes) {
+        disk.follow(&step);
+    }
     assert_eq!(left(&disk, Luck::None), [file("b", "x"), file("c", "")]);
     disk.follow(&Step::Unlink("/data/b".into()));
     assert_eq!(left(&disk, Luck::None).len(), 2);
 }
 
 #[test]
+fn where_names_are_ordered_any_sync_makes_them_last() {
+    let steps = [
+        vec![open(3, "/data/a", "O_CREAT"), open(4, "/data/b", "O_CREAT")],
+        sync(4, Synced::Yes).into(),
+        vec![Step::Rename("/data/a".into(), "/data/c".into())],
+    ];
+    let mut disk = Disk::new(Names::Ordered);
+    for step in steps.concat_steps() {
+        disk.follow(&step);
+    }
+    assert_eq!(left(&disk, Luck::None), [file("a", ""), file("b", "")]);
+}
+
+#[test]
 fn seeks_appends_and_lengths_are_followed_and_the_index_is_left_out() {
     let steps = [
         vec![open(3, "/data/a", "O_CREAT"), write(b"abc"), Step::Seek(3, 1), write(b"X")],
-        vec![Step::Write(3, Some(3), b"d".to_vec()), write(b"Y"), Step::Truncate(3, 3), open(3, "/data/a", "O_APPEND"), write(b"!")],
+        vec![
+            Step::Write(3, Some(3), b"d".to_vec()),
+            write(b"Y"),
+            Step::Truncate(3, 3),
+            open(3, "/data/a", "O_APPEND"),
+            write(b"!"),
+        ],
         sync(3, Synced::Yes).into(),
         vec![open(3, "/data/log.db-shm", "O_CREAT"), write(b"x")],
         sync(3, Synced::Yes).into(),

@@ -99,7 +99,7 @@ impl Run {
             r#"{{"run":"{}","k":{},"n":{},"request":{},"index":{},"of":{},"price":1.10,"fill":""#,
             self.tag, mark.key, mark.n, place.request, place.index, place.of
         );
-        for _ in 0..1 + chance.below(24) {
+        for _ in 0..=chance.below(24) {
             let _ = write!(text, "{:016x}", chance.next());
         }
         text.push_str(if chance.one_in(4) { "é\\u00e9\\n\"}" } else { "\"}" });

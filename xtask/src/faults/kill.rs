@@ -8,7 +8,6 @@ use super::reader;
 use super::server::{Launch, Server, free_address};
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often, and on what.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Options {
+pub(crate) struct Options {
     /// How often the server is killed.
     #[arg(long, default_value_t = 30)]
     kills: u32,
@@ -76,7 +75,7 @@ fn load_behind(bench: &Bench, server: &Server, behind: u32) -> Result<Ledger> {
     let mix = Mix::Bulk { lines: 1_000, events: behind.div_ceil(LOADERS) };
     let fleet = Fleet::new(server.address, ledger, LOADERS, KEYS_OF_LOADERS, mix, &bench.chance.fork(2));
     fleet.load_until_planned(behind)?;
-    fleet.settle(Duration::from_secs(300))?;
+    fleet.settle(Duration::from_mins(5))?;
     let ledger = fleet.end();
     eprintln!("kill: {} events behind", ledger.acked_events(None));
     Ok(ledger)
@@ -114,10 +113,11 @@ fn kill_and_return(
         }
     }
     waits.sort();
-    let millis = |wait: Option<&Duration>| json!(wait.map(|wait| wait.as_secs_f64() * 1e3));
     bench.report.fact("kills", options.kills);
-    bench.report.fact("first_ack_ms_median", millis(waits.get(waits.len() / 2)));
-    bench.report.fact("first_ack_ms_max", millis(waits.last()));
+    if let (Some(median), Some(last)) = (waits.get(waits.len() / 2), waits.last()) {
+        bench.report.millis("first_ack_ms_median", *median);
+        bench.report.millis("first_ack_ms_max", *last);
+    }
     Ok(server)
 }
 

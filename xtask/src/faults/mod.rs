@@ -29,8 +29,9 @@ mod report;
 mod server;
 mod strace;
 mod sync;
+mod worker;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use chance::Chance;
 use clap::{Args, Subcommand};
 use event::Run;
@@ -41,7 +42,7 @@ use std::path::{Path, PathBuf};
 
 /// Arguments that every fault takes.
 #[derive(Debug, Clone, Args)]
-struct Common {
+pub(crate) struct Common {
     /// The program under test; the newest build in `target` if omitted.
     #[arg(long, value_name = "PATH")]
     tidings: Option<PathBuf>,
@@ -104,11 +105,10 @@ pub(crate) enum Fault {
     },
 }
 
-/// One run: the program, its seed, its folder.
+/// One run: the program, its choices, its folder.
 #[derive(Debug)]
 struct Bench {
     binary: Binary,
-    seed: u64,
     chance: Chance,
     folder: tempfile::TempDir,
     report: Report,
@@ -121,7 +121,7 @@ impl Bench {
         let seed = common.seed.unwrap_or(entropy);
         let folder = binary.workbench(fault)?;
         eprintln!("{fault}: seed {seed}, in {}", folder.path().display());
-        Ok(Self { binary, seed, chance: Chance::new(seed), folder, report: Report::new(fault, seed) })
+        Ok(Self { binary, chance: Chance::new(seed), folder, report: Report::new(fault, seed) })
     }
 
     fn path(&self) -> &Path {
@@ -134,27 +134,31 @@ impl Bench {
     }
 }
 
-/// Runs a fault; an error if a promise was broken.
+/// Runs a fault. Ends the process with 1 if a promise was broken; an error if the fault could not be tried.
 pub(crate) fn run(fault: Fault) -> Result<()> {
-    match fault {
+    let passed = match fault {
         Fault::Kill { common, options } => one("kill", &common, |bench| kill::run(bench, &options)),
         Fault::Sync { common, options } => one("sync", &common, |bench| sync::run(bench, &options)),
         Fault::Full { common, options } => one("full", &common, |bench| full::run(bench, &options)),
         Fault::Power { common, options } => one("power", &common, |bench| power::run(bench, &options)),
         Fault::Flip { common, options } => one("flip", &common, |bench| flip::run(bench, &options)),
         Fault::All { common, short } => all(&common, short),
+    }?;
+    if !passed {
+        std::process::exit(1);
     }
+    Ok(())
 }
 
-fn one(fault: &'static str, common: &Common, run: impl FnOnce(&mut Bench) -> Result<()>) -> Result<()> {
+fn one(fault: &'static str, common: &Common, run: impl FnOnce(&mut Bench) -> Result<()>) -> Result<bool> {
     let report = observe(fault, common, run)?;
     if common.json {
         println!("{}", report.json());
     }
-    if report.passed() { Ok(()) } else { bail!("{fault} broke a promise") }
+    Ok(report.passed())
 }
 
-fn all(common: &Common, short: bool) -> Result<()> {
+fn all(common: &Common, short: bool) -> Result<bool> {
     let (kill, sync, full) = (kill::Options::of_all(short), sync::Options::of_all(short), full::Options::of_all());
     let (power, flip) = (power::Options::of_all(short), flip::Options::of_all(short));
     let started = clock::now();
@@ -167,12 +171,15 @@ fn all(common: &Common, short: bool) -> Result<()> {
     ];
     let failed = reports.iter().filter(|report| !report.passed()).count();
     let verdict = if failed == 0 { "PASS" } else { "FAIL" };
-    eprintln!("{verdict} all: {failed} of {} failed, {:.0} s", reports.len(), started.elapsed().as_secs_f64());
+    let line = format!("{verdict} all: {failed} of {} failed, {} s", reports.len(), started.elapsed().as_secs());
     if common.json {
+        eprintln!("{line}");
         let parts: Vec<_> = reports.iter().map(Report::json).collect();
         println!("{}", serde_json::json!({ "fault": "all", "verdict": verdict.to_lowercase(), "parts": parts }));
+    } else {
+        println!("{line}");
     }
-    if failed == 0 { Ok(()) } else { bail!("{failed} faults broke a promise") }
+    Ok(failed == 0)
 }
 
 /// Runs one fault to its verdict. What it could not finish is a broken promise too: a server that does not come back
@@ -188,6 +195,10 @@ fn observe(fault: &'static str, common: &Common, run: impl FnOnce(&mut Bench) ->
         eprintln!("{fault}: kept {}", bench.folder.keep().display());
     }
     let text = bench.report.text();
-    if common.json { eprintln!("{text}") } else { println!("{text}") }
+    if common.json {
+        eprintln!("{text}");
+    } else {
+        println!("{text}");
+    }
     Ok(bench.report)
 }

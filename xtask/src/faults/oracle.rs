@@ -104,7 +104,7 @@ pub(super) struct Oracle<'a> {
     cutoff: Option<Duration>,
     operational: BTreeSet<u64>,
     seen: Vec<Vec<u64>>,
-    last_of_key: HashMap<u32, u32>,
+    last_of_key: HashMap<u32, (u32, u64)>,
     last_offset: u64,
     last_recorded: String,
     findings: Findings,
@@ -154,7 +154,10 @@ impl<'a> Oracle<'a> {
                 for (index, _) in seen.iter().enumerate().filter(|(_, offset)| **offset == 0) {
                     findings.tell(Breach::Lost, || {
                         let numbers = request.ack.as_ref().and_then(|ack| ack.numbers.get(index));
-                        format!("{:?} of request {no} ({all} events), acknowledged as {numbers:?}", request.marks[index])
+                        format!(
+                            "{:?} of request {no} ({all} events), acknowledged as {numbers:?}",
+                            request.marks[index]
+                        )
                     });
                 }
             }
@@ -233,15 +236,16 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// Each event follows the one last seen of its key, so that one hole is told once.
     fn check_order_of_key(&mut self, event: &Stored, mark: Mark) {
         let last = self.last_of_key.entry(mark.key).or_default();
-        let due = *last + 1;
-        *last = (*last).max(mark.n);
-        let sequence_due = self.ledger.run.aggregate(mark.key).map(|_| u64::from(due));
-        if mark.n != due || event.sequence_number != sequence_due {
-            let (offset, sequence) = (event.offset, event.sequence_number);
+        let due = (last.0 + 1, self.ledger.run.aggregate(mark.key).map(|_| last.1 + 1));
+        let found = (mark.n, event.sequence_number);
+        *last = (mark.n, event.sequence_number.unwrap_or(0));
+        if found != due {
+            let (key, offset) = (mark.key, event.offset);
             self.findings.tell(Breach::Order, || {
-                format!("key {} at offset {offset}: n {} with sequence {sequence:?} where {due} was due", mark.key, mark.n)
+                format!("key {key} at offset {offset}: (n, sequence) is {found:?} where {due:?} was due")
             });
         }
     }

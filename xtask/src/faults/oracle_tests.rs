@@ -1,12 +1,11 @@
 //! The oracle is a check, so it must be able to fail: every fault is planted once and seen caught.
 
-use super::super::event::{Place, Run};
+use super::super::event::Run;
 use super::super::ledger::{Ack, Shape};
 use super::*;
 
 struct Row {
     mark: Mark,
-    place: Place,
     offset: u64,
     sequence: Option<u64>,
     id: String,
@@ -24,12 +23,13 @@ fn sent() -> (Ledger, Vec<Row>) {
         let request = ledger.plan(if no == 0 { Shape::Single } else { Shape::Lines }, naming, marks);
         let mut numbers = Vec::new();
         for (index, &mark) in request.marks.iter().enumerate() {
-            let (place, offset) = (request.place(index), rows.len() as u64 + 1);
+            let offset = rows.len() as u64 + 1;
+            let data = ledger.run.data(mark, request.place(index));
             let sequence = (mark.key != 7).then_some(u64::from(mark.n));
             let own = naming == Naming::OwnIds;
             let id = if own { ledger.run.own_id(mark) } else { format!("server-{offset}") };
             numbers.push(Numbers { offset, sequence, event_id: (!own).then(|| id.as_str().into()) });
-            rows.push(Row { mark, place, offset, sequence, id, data: ledger.run.data(mark, place) });
+            rows.push(Row { mark, offset, sequence, id, data });
         }
         if no < 2 {
             ledger.acked(request.no, Ack { at: Duration::from_secs(no as u64 + 1), numbers });

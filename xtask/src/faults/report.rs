@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use std::fmt::Display;
+use std::time::Duration;
 
 const SHOWN_MAX: usize = 20;
 
@@ -24,6 +25,11 @@ impl Report {
     /// Notes a figure.
     pub(super) fn fact(&mut self, name: &str, value: impl Into<Value>) {
         self.facts.insert(name.to_owned(), value.into());
+    }
+
+    /// Notes a time, in milliseconds.
+    pub(super) fn millis(&mut self, name: &str, time: Duration) {
+        self.fact(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     }
 
     /// Notes that a promise was broken.

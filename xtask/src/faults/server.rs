@@ -67,8 +67,10 @@ impl Binary {
 pub(super) struct Launch<'a> {
     /// The program.
     pub binary: &'a Binary,
-    /// The data folder; output goes beside it.
+    /// The data folder.
     pub data: &'a Path,
+    /// Where output goes, with `.out` and `.err` behind it; beside the data folder if `None`.
+    pub output: Option<&'a Path>,
     /// Where to listen.
     pub address: SocketAddr,
     /// A settings file.
@@ -80,12 +82,13 @@ pub(super) struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// A plain start.
     pub(super) fn plain(binary: &'a Binary, data: &'a Path, address: SocketAddr) -> Self {
-        Self { binary, data, address, config: None, tracer: Vec::new() }
+        Self { binary, data, output: None, address, config: None, tracer: Vec::new() }
     }
 
     /// Starts it, and returns without waiting for it to be ready.
     pub(super) fn start(&self) -> Result<Server> {
-        let (out, err) = (self.data.with_extension("out"), self.data.with_extension("err"));
+        let output = self.output.unwrap_or(self.data);
+        let (out, err) = (output.with_extension("out"), output.with_extension("err"));
         let append = |path: &Path| File::options().create(true).append(true).open(path);
         let mut command = match self.tracer.split_first() {
             None => Command::new(&self.binary.path),

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// Calls that change files or make changes last; then calls that change files in ways the record cannot show, which
@@ -17,13 +18,21 @@ const STRING_BYTES_MAX: usize = 16 << 20;
 
 /// The command that records into `record`, with `inject` (an `-e inject=` expression) if given.
 pub(super) fn recorder(record: &Path, inject: Option<&str>) -> Vec<String> {
-    let mut command: Vec<String> = ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-ttt", "-xx", "-s"].map(String::from).into();
+    let mut command: Vec<String> =
+        ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-ttt", "-xx", "-s"].map(String::from).into();
     command.push(STRING_BYTES_MAX.to_string());
     command.extend(["-e".to_owned(), format!("trace={CALLS}"), "-o".to_owned(), record.display().to_string()]);
     if let Some(inject) = inject {
         command.extend(["-e".to_owned(), format!("inject={inject}")]);
     }
     command
+}
+
+/// Says what is missing if there is no `strace`.
+pub(super) fn ensure_installed() -> Result<()> {
+    let version = Command::new("strace").arg("--version").output();
+    ensure!(version.is_ok_and(|output| output.status.success()), "this fault needs strace: apt-get install strace");
+    Ok(())
 }
 
 /// A change to the data folder, or a sync.
@@ -81,7 +90,8 @@ pub(super) struct Stamped {
 /// Reads a record; only steps on files under `root` are kept.
 pub(super) fn read(record: &Path, root: &Path) -> Result<Vec<Stamped>> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(record).context("strace left no record")?);
-    let mut parser = Parser { root: root.to_owned(), unfinished: HashMap::new(), open: HashMap::new(), steps: Vec::new() };
+    let mut parser =
+        Parser { root: root.to_owned(), unfinished: HashMap::new(), open: HashMap::new(), steps: Vec::new() };
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -116,7 +126,8 @@ impl Parser {
         let thread: u32 = thread.parse().context("no thread")?;
         let (at, text) = rest.trim_start().split_once(' ').context("no time")?;
         let at = parse_time(at)?;
-        if text.starts_with("+++") || text.starts_with("---") {
+        // A thread that another one's exit ends in the middle of a call is `detached`.
+        if text.starts_with("+++") || text.starts_with("---") || text.ends_with("<detached ...>") {
             return Ok(());
         }
         if let Some(begun) = text.strip_suffix(" <unfinished ...>") {
@@ -148,7 +159,7 @@ impl Parser {
             if result.starts_with('?') {
                 return Ok(());
             }
-            let ended = match (result.starts_with("0"), result.contains("(INJECTED)")) {
+            let ended = match (result.starts_with('0'), result.contains("(INJECTED)")) {
                 (true, false) => Synced::Yes,
                 (true, true) => Synced::Pretended,
                 (false, _) => Synced::Failed,
@@ -255,7 +266,8 @@ impl Parser {
 
     fn name_step(&self, call: &Call<'_>) -> Result<Option<Step>> {
         let names = strings(call.arguments)?;
-        let folders: Vec<PathBuf> = call.arguments.split(", ").filter_map(|part| descriptor(part).ok().map(|d| d.1)).collect();
+        let folders: Vec<PathBuf> =
+            call.arguments.split(", ").filter_map(|part| descriptor(part).ok().map(|d| d.1)).collect();
         let whole = |index: usize| -> Option<PathBuf> {
             let name = path_of(names.get(index)?);
             Some(folders.get(index).map_or_else(|| name.clone(), |folder| folder.join(&name)))

@@ -3,7 +3,8 @@
 use super::*;
 
 fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("\\x{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(value.into(), 16).expect("a digit");
+    text.bytes().flat_map(|byte| ['\\', 'x', digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn steps(lines: &[String]) -> Result<Vec<Step>> {
@@ -29,7 +30,11 @@ fn writes_and_seeks_are_read_with_their_bytes() {
         format!("7 12.1 lseek(4<{wal}>, 32, SEEK_SET)    = 32"),
         format!(r#"7 12.2 write(4<{wal}>, "{}", 3)         = 3"#, hex("a\"b")),
         format!(r#"7 12.3 pwrite64(4<{wal}>, "{}", 2, 512) = 2"#, hex("cd")),
-        format!(r#"7 12.4 writev(4<{wal}>, [{{iov_base="{}", iov_len=1}}, {{iov_base="{}", iov_len=1}}], 2) = 2"#, hex("e"), hex("f")),
+        format!(
+            r#"7 12.4 writev(4<{wal}>, [{{iov_base="{}", iov_len=1}}, {{iov_base="{}", iov_len=1}}], 2) = 2"#,
+            hex("e"),
+            hex("f")
+        ),
         format!("7 12.5 ftruncate(4<{wal}>, 10) = 0"),
         format!("7 12.6 fallocate(4<{wal}>, 0, 4, 100) = 0"),
         format!("7 12.7 close(4<{wal}>) = 0"),
@@ -57,6 +62,7 @@ fn a_sync_is_two_moments_and_one_of_three_ends() {
         format!("8 12.4 fsync(4<{wal}>) = 0 (INJECTED)"),
         format!("8 12.5 fsync(4<{wal}>) = -1 EIO (Input/output error) (INJECTED)"),
         format!("8 12.6 fsync(4<{wal}> <unfinished ...>) = ?"),
+        format!("8 12.7 fsync(4<{wal}> <detached ...>"),
     ]);
     let expected = [
         Step::SyncBegin(8, 4),
@@ -81,10 +87,7 @@ fn names_are_followed_and_other_folders_are_not() {
         format!(r#"7 1.3 unlink("{a}") = -1 ENOENT (No such file or directory)"#),
         format!(r#"7 1.4 write(9<{c}>, "{b}", 1) = 1"#),
     ]);
-    let expected = [
-        Step::Rename("/data/a".into(), "/elsewhere/c".into()),
-        Step::Unlink("/data/b".into()),
-    ];
+    let expected = [Step::Rename("/data/a".into(), "/elsewhere/c".into()), Step::Unlink("/data/b".into())];
     assert_eq!(found.expect("readable"), expected);
 }
 

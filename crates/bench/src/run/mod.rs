@@ -141,9 +141,7 @@ impl Sizes {
 
 /// Runs the rows; an error if any of them could not be measured.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         // What is dropped when a signal wins has its processes killed and its folders removed.
@@ -157,12 +155,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 async fn run_rows(args: Args) -> anyhow::Result<()> {
     let sizes = Sizes::new(&args)?;
-    let settings = Settings {
-        pairs: sizes.pairs,
-        seconds: sizes.seconds,
-        behind: sizes.behind,
-        smoke: args.smoke,
-    };
+    let settings = Settings { pairs: sizes.pairs, seconds: sizes.seconds, behind: sizes.behind, smoke: args.smoke };
     let mut bench = Bench {
         programs: Programs::new(&args.tidings)?,
         work: WorkFolder::new(&args.work)?,
@@ -177,18 +170,12 @@ async fn run_rows(args: Args) -> anyhow::Result<()> {
         }
     }
     println!("{}", report.markdown());
-    let json = args
-        .json
-        .or_else(|| (!args.smoke).then(|| args.work.join("bench.json")));
+    let json = args.json.or_else(|| (!args.smoke).then(|| args.work.join("bench.json")));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    ensure!(
-        report.failures.is_empty(),
-        "{} of the rows failed",
-        report.failures.len()
-    );
+    ensure!(report.failures.is_empty(), "{} of the rows failed", report.failures.len());
     Ok(())
 }
 

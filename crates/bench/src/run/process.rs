@@ -48,15 +48,8 @@ pub(crate) struct Usage {
 
 impl Programs {
     pub(crate) fn new(tidings: &Path) -> anyhow::Result<Self> {
-        ensure!(
-            tidings.is_file(),
-            "there is no binary at {}",
-            tidings.display()
-        );
-        Ok(Self {
-            tidings: fs::canonicalize(tidings)?,
-            bench: std::env::current_exe()?,
-        })
+        ensure!(tidings.is_file(), "there is no binary at {}", tidings.display());
+        Ok(Self { tidings: fs::canonicalize(tidings)?, bench: std::env::current_exe()? })
     }
 
     /// Starts Tidings on `data` without waiting for it.
@@ -74,11 +67,7 @@ impl Programs {
     }
 
     /// Starts the raw server, which appends to a file in `data`, and waits until it is ready.
-    pub(crate) async fn baseline(
-        &self,
-        data: &Path,
-        forward: Option<&Server>,
-    ) -> anyhow::Result<Server> {
+    pub(crate) async fn baseline(&self, data: &Path, forward: Option<&Server>) -> anyhow::Result<Server> {
         let addr = free_address()?;
         let mut command = Command::new(&self.bench);
         command.args(["baseline", "serve", "--listen", &addr.to_string(), "--file"]);
@@ -86,9 +75,7 @@ impl Programs {
         if let Some(receiver) = forward {
             command.args(["--forward", &receiver.url("/hooks")]);
         }
-        Server::spawn(command, addr, &data.with_extension("log"))?
-            .ready()
-            .await
+        Server::spawn(command, addr, &data.with_extension("log"))?.ready().await
     }
 
     /// Starts a receiver of webhooks; `log` is where its lines go.
@@ -100,11 +87,7 @@ impl Programs {
     }
 
     /// Runs the load against `server`; refusals are an error here.
-    pub(crate) async fn load(
-        &self,
-        server: &Server,
-        args: &[&str],
-    ) -> anyhow::Result<load::Report> {
+    pub(crate) async fn load(&self, server: &Server, args: &[&str]) -> anyhow::Result<load::Report> {
         let mut words = vec!["load", "--url"];
         let url = server.url("/");
         words.push(&url);
@@ -124,18 +107,9 @@ impl Programs {
 
     /// Runs one of our own subcommands to its end and returns what it printed.
     pub(crate) async fn run_bench(&self, args: &[&str]) -> anyhow::Result<Vec<u8>> {
-        let output = Command::new(&self.bench)
-            .args(args)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await?;
+        let output = Command::new(&self.bench).args(args).stdin(Stdio::null()).kill_on_drop(true).output().await?;
         let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "`{}` failed: {complaint}",
-            args.join(" ")
-        );
+        ensure!(output.status.success(), "`{}` failed: {complaint}", args.join(" "));
         Ok(output.stdout)
     }
 }
@@ -156,12 +130,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self {
-            child,
-            addr,
-            log: log.to_owned(),
-            spawned,
-        })
+        Ok(Self { child, addr, log: log.to_owned(), spawned })
     }
 
     async fn ready(mut self) -> anyhow::Result<Self> {
@@ -176,13 +145,7 @@ impl Server {
         Ok((took, serde_json::from_slice(&answer)?))
     }
 
-    async fn ask_until(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: &str,
-        status: u16,
-    ) -> anyhow::Result<Vec<u8>> {
+    async fn ask_until(&mut self, method: &str, path: &str, body: &str, status: u16) -> anyhow::Result<Vec<u8>> {
         loop {
             let last = match self.ask(method, path, body).await {
                 Ok((found, answer)) if found == status => return Ok(answer),
@@ -202,15 +165,9 @@ impl Server {
     }
 
     /// Sends one request on a connection of its own; returns status and body.
-    pub(crate) async fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        body: &str,
-    ) -> anyhow::Result<(u16, Vec<u8>)> {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
         let mut connection = Connection::open(self.addr).await?;
-        let answer =
-            tokio::time::timeout(READY_TIME_MAX, connection.request(method, path, body)).await??;
+        let answer = tokio::time::timeout(READY_TIME_MAX, connection.request(method, path, body)).await??;
         Ok((answer.status, answer.body.to_vec()))
     }
 
@@ -222,23 +179,14 @@ impl Server {
     /// Memory and processor time so far, as `/proc` tells them.
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
         let pid = self.child.id().context("the server has ended")?;
-        let rss =
-            machine::field(&format!("/proc/{pid}/status"), "RssAnon").context("no RssAnon")?;
+        let rss = machine::field(&format!("/proc/{pid}/status"), "RssAnon").context("no RssAnon")?;
         let kib: f64 = rss.trim_end_matches("kB").trim().parse()?;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // proc(5): the name, field 2, ends with the last parenthesis; utime and stime are fields 14 and 15.
         let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
-        let ticks: u32 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u32>)
-            .sum::<Result<_, _>>()?;
+        let ticks: u32 = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>).sum::<Result<_, _>>()?;
         let ticks_per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
-        Ok(Usage {
-            rss_anon_mib: kib / 1024.0,
-            cpu_seconds: f64::from(ticks) / f64::from(ticks_per_second),
-        })
+        Ok(Usage { rss_anon_mib: kib / 1024.0, cpu_seconds: f64::from(ticks) / f64::from(ticks_per_second) })
     }
 
     /// Kills the process, as a power cut would, and waits until it is gone.

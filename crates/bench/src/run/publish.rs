@@ -57,22 +57,13 @@ struct Published {
 
 impl Published {
     fn new(report: &load::Report, usage: Usage) -> Self {
-        Self {
-            rate: report.events_per_second,
-            usage,
-            detail: json!({"load": report, "server": usage}),
-        }
+        Self { rate: report.events_per_second, usage, detail: json!({"load": report, "server": usage}) }
     }
 }
 
 /// Tidings against the raw server, both with nothing behind them.
 pub(crate) async fn against_baseline(bench: &Bench, way: Way) -> anyhow::Result<Vec<Line>> {
-    let mut line = Line::new(
-        way.row,
-        way.title,
-        Unit::EventsPerSecond,
-        Goal::RatioAtLeast(way.ratio_min),
-    );
+    let mut line = Line::new(way.row, way.title, Unit::EventsPerSecond, Goal::RatioAtLeast(way.ratio_min));
     for pair in 0..bench.sizes.pairs {
         for side in Side::both(pair) {
             let folder = bench.work.folder()?;
@@ -94,19 +85,9 @@ pub(crate) async fn against_short_log(bench: &mut Bench, way: Way) -> anyhow::Re
     let (long, short) = (bench.sizes.behind, bench.sizes.behind_short);
     let title = format!("{}, {long} events behind against {short}", way.title);
     let row = format!("{}-behind", way.row);
-    let mut rate = Line::new(
-        &row,
-        &title,
-        Unit::EventsPerSecond,
-        Goal::RatioAtLeast(BEHIND_RATIO_MIN),
-    );
+    let mut rate = Line::new(&row, &title, Unit::EventsPerSecond, Goal::RatioAtLeast(BEHIND_RATIO_MIN));
     let memory = "memory afterwards (RssAnon)";
-    let mut memory = Line::new(
-        &row,
-        memory,
-        Unit::Mib,
-        Goal::ApartAtMost(BEHIND_MEMORY_MIB_MAX),
-    );
+    let mut memory = Line::new(&row, memory, Unit::Mib, Goal::ApartAtMost(BEHIND_MEMORY_MIB_MAX));
     for pair in 0..bench.sizes.pairs {
         for side in Side::both(pair) {
             let behind = match side {
@@ -130,12 +111,7 @@ pub(crate) async fn against_short_log(bench: &mut Bench, way: Way) -> anyhow::Re
 pub(crate) async fn start_to_first_ack(bench: &mut Bench) -> anyhow::Result<Vec<Line>> {
     let behind = bench.sizes.behind;
     let title = format!("start to first ack with a log of {behind}, after kill -9");
-    let mut line = Line::new(
-        "start",
-        &title,
-        Unit::Seconds,
-        Goal::AtMost(START_SECONDS_MAX),
-    );
+    let mut line = Line::new("start", &title, Unit::Seconds, Goal::AtMost(START_SECONDS_MAX));
     for pair in 0..bench.sizes.pairs {
         let folder = filled_copy(bench, behind).await?;
         settle_disk();
@@ -172,11 +148,7 @@ async fn baseline(bench: &Bench, way: Way, data: &Path) -> anyhow::Result<Publis
     let usage = server.usage()?;
     server.stop().await?;
     let lines = count_lines(&baseline_file(data))?;
-    ensure!(
-        lines == report.acked,
-        "{} were acked, {lines} are in the file",
-        report.acked
-    );
+    ensure!(lines == report.acked, "{} were acked, {lines} are in the file", report.acked);
     Ok(Published::new(&report, usage))
 }
 
@@ -206,32 +178,15 @@ async fn tidings(bench: &Bench, way: Way, data: &Path, behind: u64) -> anyhow::R
 }
 
 async fn load(bench: &Bench, way: Way, server: &Server) -> anyhow::Result<load::Report> {
-    let (seconds, warmup) = (
-        bench.sizes.seconds.to_string(),
-        bench.sizes.warmup.to_string(),
-    );
-    let args = [
-        "--mode",
-        way.mode,
-        "--connections",
-        way.connections,
-        "--seconds",
-        &seconds,
-        "--warmup",
-        &warmup,
-    ];
+    let (seconds, warmup) = (bench.sizes.seconds.to_string(), bench.sizes.warmup.to_string());
+    let args = ["--mode", way.mode, "--connections", way.connections, "--seconds", &seconds, "--warmup", &warmup];
     bench.programs.load(server, &args).await
 }
 
 /// Offsets are dense: whoever has taken `acked` events gives the next one a larger offset.
 fn ensure_behind(answer: &Value, acked: u64) -> anyhow::Result<()> {
-    let offset = answer["offset"]
-        .as_u64()
-        .with_context(|| format!("no offset in {answer}"))?;
-    ensure!(
-        offset > acked,
-        "{acked} were acked, but the next offset is {offset}"
-    );
+    let offset = answer["offset"].as_u64().with_context(|| format!("no offset in {answer}"))?;
+    ensure!(offset > acked, "{acked} were acked, but the next offset is {offset}");
     Ok(())
 }
 
@@ -243,18 +198,10 @@ async fn filled_copy(bench: &mut Bench, events: u64) -> anyhow::Result<Folder> {
         let count = events.to_string();
         let args = ["--mode", "ndjson", "--connections", "8", "--count", &count];
         let report = bench.programs.load(&server, &args).await?;
-        ensure!(
-            report.acked == events,
-            "only {} of {events} were taken",
-            report.acked
-        );
+        ensure!(report.acked == events, "only {} of {events} were taken", report.acked);
         server.stop().await?;
         bench.filled.push((events, folder));
     }
-    let (_, filled) = bench
-        .filled
-        .iter()
-        .find(|(found, _)| *found == events)
-        .context("just filled")?;
+    let (_, filled) = bench.filled.iter().find(|(found, _)| *found == events).context("just filled")?;
     bench.work.copy_of(filled)
 }

@@ -92,12 +92,7 @@ struct Spread {
 
 impl Report {
     pub(crate) fn new(machine: Machine, settings: Settings) -> Self {
-        Self {
-            machine,
-            settings,
-            lines: Vec::new(),
-            failures: Vec::new(),
-        }
+        Self { machine, settings, lines: Vec::new(), failures: Vec::new() }
     }
 
     /// The table, the machine, and what failed.
@@ -109,18 +104,9 @@ impl Report {
         for line in &self.lines {
             text.push_str(&line.markdown());
         }
-        let Settings {
-            pairs,
-            seconds,
-            smoke,
-            ..
-        } = self.settings;
+        let Settings { pairs, seconds, smoke, .. } = self.settings;
         // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\nMedians of {pairs} interleaved pairs of {seconds} s. {}.",
-            self.machine.sentence()
-        );
+        let _ = write!(text, "\nMedians of {pairs} interleaved pairs of {seconds} s. {}.", self.machine.sentence());
         if smoke {
             text.push_str(" A smoke run: the figures mean nothing.");
         }
@@ -159,24 +145,14 @@ impl Line {
 
     /// Tells whoever waits what a finished pair found.
     pub(crate) fn tell(&self, pair: usize) {
-        let shown = |figures: &[f64]| {
-            figures
-                .get(pair)
-                .map_or_else(|| "–".to_owned(), |figure| self.unit.show(*figure))
-        };
-        eprintln!(
-            "  {} {}: {} | {}",
-            self.row,
-            pair + 1,
-            shown(&self.baseline),
-            shown(&self.tidings)
-        );
+        let shown =
+            |figures: &[f64]| figures.get(pair).map_or_else(|| "–".to_owned(), |figure| self.unit.show(*figure));
+        eprintln!("  {} {}: {} | {}", self.row, pair + 1, shown(&self.baseline), shown(&self.tidings));
     }
 
     fn markdown(&self) -> String {
         let middle = |figures: &[f64]| {
-            Spread::of(figures)
-                .map_or_else(|| "–".to_owned(), |spread| self.unit.show(spread.median))
+            Spread::of(figures).map_or_else(|| "–".to_owned(), |spread| self.unit.show(spread.median))
         };
         format!(
             "| {} | {} | {} | {} | {} | {} | {} |\n",
@@ -198,16 +174,10 @@ impl Line {
     fn compared(&self) -> Option<Spread> {
         let pairs = self.tidings.iter().zip(&self.baseline);
         match self.goal {
-            Goal::RatioAtLeast(_) | Goal::RatioOnly => Spread::of(
-                &pairs
-                    .map(|(ours, theirs)| ours / theirs)
-                    .collect::<Vec<_>>(),
-            ),
-            Goal::ApartAtMost(_) => Spread::of(
-                &pairs
-                    .map(|(ours, theirs)| ours - theirs)
-                    .collect::<Vec<_>>(),
-            ),
+            Goal::RatioAtLeast(_) | Goal::RatioOnly => {
+                Spread::of(&pairs.map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>())
+            }
+            Goal::ApartAtMost(_) => Spread::of(&pairs.map(|(ours, theirs)| ours - theirs).collect::<Vec<_>>()),
             Goal::AtMost(_) => Spread::of(&self.tidings),
         }
     }
@@ -246,11 +216,7 @@ impl Line {
 impl Side {
     /// Both, in the order of pair number `pair`: who begins alternates, Tidings first.
     pub(crate) fn both(pair: usize) -> [Self; 2] {
-        if pair.is_multiple_of(2) {
-            [Self::Tidings, Self::Baseline]
-        } else {
-            [Self::Baseline, Self::Tidings]
-        }
+        if pair.is_multiple_of(2) { [Self::Tidings, Self::Baseline] } else { [Self::Baseline, Self::Tidings] }
     }
 }
 
@@ -293,41 +259,17 @@ mod tests {
 
     #[test]
     fn the_ratio_is_the_median_of_the_pairs_not_the_ratio_of_the_medians() {
-        let line = line(
-            Goal::RatioAtLeast(0.6),
-            &[100.0, 50.0, 200.0],
-            &[90.0, 25.0, 120.0],
-        );
-        assert_eq!(
-            line.compared(),
-            Some(Spread {
-                median: 0.6,
-                min: 0.5,
-                max: 0.9
-            })
-        );
+        let line = line(Goal::RatioAtLeast(0.6), &[100.0, 50.0, 200.0], &[90.0, 25.0, 120.0]);
+        assert_eq!(line.compared(), Some(Spread { median: 0.6, min: 0.5, max: 0.9 }));
         assert_eq!(line.met(), Some(true));
-        assert!(
-            line.markdown().contains("0.60 (0.50–0.90)"),
-            "{}",
-            line.markdown()
-        );
+        assert!(line.markdown().contains("0.60 (0.50–0.90)"), "{}", line.markdown());
     }
 
     #[test]
     fn one_pair_too_far_apart_is_too_far_apart() {
-        assert_eq!(
-            line(Goal::ApartAtMost(64.0), &[10.0, 10.0], &[12.0, 80.0]).met(),
-            Some(false)
-        );
-        assert_eq!(
-            line(Goal::ApartAtMost(64.0), &[80.0, 10.0], &[10.0, 12.0]).met(),
-            Some(false)
-        );
-        assert_eq!(
-            line(Goal::ApartAtMost(64.0), &[10.0, 10.0], &[12.0, 14.0]).met(),
-            Some(true)
-        );
+        assert_eq!(line(Goal::ApartAtMost(64.0), &[10.0, 10.0], &[12.0, 80.0]).met(), Some(false));
+        assert_eq!(line(Goal::ApartAtMost(64.0), &[80.0, 10.0], &[10.0, 12.0]).met(), Some(false));
+        assert_eq!(line(Goal::ApartAtMost(64.0), &[10.0, 10.0], &[12.0, 14.0]).met(), Some(true));
     }
 
     #[test]
@@ -338,14 +280,7 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
-        assert_eq!(
-            Spread::of(&[4.0, 1.0, 2.0, 3.0]),
-            Some(Spread {
-                median: 2.5,
-                min: 1.0,
-                max: 4.0
-            })
-        );
+        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
         assert_eq!(Spread::of(&[]), None);
     }
 }

@@ -23,16 +23,8 @@ const PACE: &str = "50";
 
 /// Webhooks to one receiver after a burst of events, against a client that posts one of them over and over.
 pub(crate) async fn deliveries(bench: &Bench) -> anyhow::Result<Vec<Line>> {
-    let title = format!(
-        "{} webhook deliveries to one receiver (thin thread)",
-        bench.sizes.deliveries
-    );
-    let mut line = Line::new(
-        "deliver",
-        &title,
-        Unit::DeliveriesPerSecond,
-        Goal::RatioOnly,
-    );
+    let title = format!("{} webhook deliveries to one receiver (thin thread)", bench.sizes.deliveries);
+    let mut line = Line::new("deliver", &title, Unit::DeliveriesPerSecond, Goal::RatioOnly);
     let sample = bench.work.file("sample.json");
     for pair in 0..bench.sizes.pairs {
         for side in Side::both(pair) {
@@ -51,10 +43,7 @@ pub(crate) async fn deliveries(bench: &Bench) -> anyhow::Result<Vec<Line>> {
 
 async fn delivered_by_tidings(bench: &Bench, sample: &Path) -> anyhow::Result<(f64, Value)> {
     let folder = bench.work.folder()?;
-    let receiver = bench
-        .programs
-        .receiver(&bench.work.file("receiver.log"))
-        .await?;
+    let receiver = bench.programs.receiver(&bench.work.file("receiver.log")).await?;
     let server = bench.programs.tidings(folder.path()).await?;
     subscribe(&server, &receiver).await?;
     let count = bench.sizes.deliveries.to_string();
@@ -72,39 +61,16 @@ async fn delivered_by_tidings(bench: &Bench, sample: &Path) -> anyhow::Result<(f
 }
 
 async fn posted_by_baseline(bench: &Bench, sample: &Path) -> anyhow::Result<(f64, Value)> {
-    let receiver = bench
-        .programs
-        .receiver(&bench.work.file("receiver.log"))
-        .await?;
+    let receiver = bench.programs.receiver(&bench.work.file("receiver.log")).await?;
     let (url, count) = (receiver.url("/"), bench.sizes.deliveries.to_string());
-    let sample = sample
-        .to_str()
-        .context("the work folder's name is not UTF-8")?;
-    let args = [
-        "baseline",
-        "post",
-        "--url",
-        &url,
-        "--sample",
-        sample,
-        "--connections",
-        "16",
-        "--count",
-        &count,
-    ];
+    let sample = sample.to_str().context("the work folder's name is not UTF-8")?;
+    let args = ["baseline", "post", "--url", &url, "--sample", sample, "--connections", "16", "--count", &count];
     bench.programs.run_bench(&args).await?;
     let stats = stats(&receiver).await?;
-    ensure!(
-        stats.posts == bench.sizes.deliveries,
-        "{} of {count} arrived",
-        stats.posts
-    );
+    ensure!(stats.posts == bench.sizes.deliveries, "{} of {count} arrived", stats.posts);
     let usage = receiver.usage()?;
     receiver.stop().await?;
-    Ok((
-        stats.posts_per_second,
-        json!({"received": stats, "receiver": usage}),
-    ))
+    Ok((stats.posts_per_second, json!({"received": stats, "receiver": usage})))
 }
 
 /// Time from just before publishing to the webhook's arrival, against a relay that syncs and posts on.
@@ -130,36 +96,17 @@ pub(crate) async fn latency(bench: &Bench) -> anyhow::Result<Vec<Line>> {
 
 async fn paced(bench: &Bench, side: Side) -> anyhow::Result<(Stats, Value)> {
     let folder = bench.work.folder()?;
-    let receiver = bench
-        .programs
-        .receiver(&bench.work.file("receiver.log"))
-        .await?;
+    let receiver = bench.programs.receiver(&bench.work.file("receiver.log")).await?;
     let server = match side {
         Side::Tidings => {
             let server = bench.programs.tidings(folder.path()).await?;
             subscribe(&server, &receiver).await?;
             server
         }
-        Side::Baseline => {
-            bench
-                .programs
-                .baseline(folder.path(), Some(&receiver))
-                .await?
-        }
+        Side::Baseline => bench.programs.baseline(folder.path(), Some(&receiver)).await?,
     };
     let seconds = bench.sizes.seconds.to_string();
-    let args = [
-        "--mode",
-        "single",
-        "--connections",
-        "4",
-        "--rate",
-        PACE,
-        "--warmup",
-        "0",
-        "--seconds",
-        &seconds,
-    ];
+    let args = ["--mode", "single", "--connections", "4", "--rate", PACE, "--warmup", "0", "--seconds", &seconds];
     let published = bench.programs.load(&server, &args).await?;
     let arrived = |stats: &Stats| match side {
         Side::Tidings => stats.distinct,
@@ -191,10 +138,7 @@ async fn await_stats(receiver: &Server, enough: impl Fn(&Stats) -> bool) -> anyh
         if stats.posts > progress.0 {
             progress = (stats.posts, clock::now());
         }
-        ensure!(
-            progress.1.elapsed() < STALLED,
-            "deliveries stopped short of all: {stats:?}"
-        );
+        ensure!(progress.1.elapsed() < STALLED, "deliveries stopped short of all: {stats:?}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

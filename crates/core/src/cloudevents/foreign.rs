@@ -22,7 +22,8 @@ pub(super) fn event_type(foreign: &str) -> String {
     if EventType::parse(foreign).is_ok() {
         return foreign.to_owned();
     }
-    let parts: Vec<String> = foreign.split(['.', '/', ':', '\\', '#']).map(snake).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<String> =
+        foreign.split(['.', '/', ':', '\\', '#']).map(snake).filter(|part| !part.is_empty()).collect();
     match &*parts {
         [lone] => format!("{LONE_PART_PREFIX}.{lone}"),
         _ => parts.join("."),

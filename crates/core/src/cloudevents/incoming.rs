@@ -1,11 +1,11 @@
-//! A `CloudEvent` as a draft.
+//! An event of CloudEvents as a draft.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
 use super::{ATTRIBUTES, SPELLINGS, foreign};
-use crate::event::{AggregateId, Draft, EventLimits, EventType, Fields};
+use crate::event::{AggregateId, Draft, EventLimits, EventType, Fields, members};
 use crate::id::EventId;
 use crate::json;
 use crate::problem::{Rule, Violation};
@@ -14,15 +14,11 @@ use crate::problem::{Rule, Violation};
 pub fn from_structured(text: &Bytes, limits: &EventLimits) -> Result<Draft, Vec<Violation>> {
     let mut reading = Reading::new("/", limits);
     let mut data = None;
-    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{') => json::object(text, &limits.json, |raw_name, value| match json::unquote(raw_name).as_deref() {
-            Some("data") => data = Some(text.slice_ref(value)),
-            Some(name) if value != b"null" => reading.member(name, value),
-            _ => {}
-        }),
-        _ => json::check(text, &limits.json).map(|()| reading.fields.refuse("", Rule::WrongType, "an event is a JSON object")),
-    }
-    .map_err(|error| vec![error.into()])?;
+    members(text, limits, |raw_name, value| match json::unquote(raw_name).as_deref() {
+        Some("data") => data = Some(text.slice_ref(value)),
+        Some(name) if value != b"null" => reading.member(name, value),
+        _ => {}
+    })?;
     reading.draft("/data", data)
 }
 
@@ -45,7 +41,11 @@ pub fn from_binary(headers: &[(&str, &str)], body: &Bytes, limits: &EventLimits)
         // Size first: what is too large need not be read.
         let data = reading.fields.data("", body.slice_ref(trimmed), limits);
         if let Some(Err(error)) = data.as_ref().map(|data| json::check(data, &limits.json)) {
-            reading.fields.refuse(error.pointer, error.fault.into(), format!("the body is the data of the event, JSON: {}", error.message));
+            reading.fields.refuse(
+                error.pointer,
+                error.fault.into(),
+                format!("the body is the data of the event, JSON: {}", error.message),
+            );
         }
         data
     };
@@ -79,7 +79,8 @@ impl<'a> Reading<'a> {
             let message = "data_base64 is not taken: Tidings keeps JSON, send it in data (bytes as a string there, if it must be)";
             return self.fields.refuse("/data_base64", Rule::Invalid, message);
         }
-        let is_text = ATTRIBUTES.contains(&name) && name != "eventversion" && name != "aggregateseq" && name != "erased";
+        let is_text =
+            ATTRIBUTES.contains(&name) && name != "eventversion" && name != "aggregateseq" && name != "erased";
         let value = match raw.first() {
             Some(b'"') => json::unquote(raw),
             Some(b't' | b'f') if !is_text => str::from_utf8(raw).ok().map(Cow::Borrowed),
@@ -89,36 +90,41 @@ impl<'a> Reading<'a> {
             }
             _ => None,
         };
-        match value {
-            Some(value) => self.attribute(name, value.into_owned()),
-            None => {
-                let kind = if is_text { "a string" } else { "a string, a whole number or a boolean" };
-                let pointer = self.pointer(name);
-                self.fields.refuse(pointer, Rule::WrongType, format!("this CloudEvents attribute is {kind}"));
-            }
+        if let Some(value) = value {
+            return self.attribute(name, value.into_owned());
         }
+        let kind = if is_text { "a string" } else { "a string, a whole number or a boolean" };
+        let pointer = self.pointer(name);
+        self.fields.refuse(pointer, Rule::WrongType, format!("this CloudEvents attribute is {kind}"));
     }
 
     /// A `ce-` header, its name without that prefix.
     fn header(&mut self, name: &str, value: &str) {
         let pointer = self.pointer(name);
-        let seen = self.attributes.iter().any(|(seen, _)| *seen == name) || self.extensions.iter().any(|(seen, _)| seen == name);
+        let seen = self.attributes.iter().any(|(seen, _)| *seen == name)
+            || self.extensions.iter().any(|(seen, _)| seen == name);
         if seen {
             return self.fields.refuse(pointer, Rule::DuplicateKey, "this header comes twice: send it once");
         }
         match header_text(value) {
             Some(value) => self.attribute(name, value),
-            None => self.fields.refuse(pointer, Rule::InvalidUtf8, "this header is not UTF-8 once its percent-encoding is undone"),
+            None => self.fields.refuse(
+                pointer,
+                Rule::InvalidUtf8,
+                "this header is not UTF-8 once its percent-encoding is undone",
+            ),
         }
     }
 
     fn attribute(&mut self, name: &str, value: String) {
-        if let Some(known) = ATTRIBUTES.iter().find(|known| **known == name && name != "dataschema" && name != "erased") {
+        if let Some(known) = ATTRIBUTES.iter().find(|known| **known == name && name != "dataschema" && name != "erased")
+        {
             return self.attributes.push((known, value));
         }
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
             let pointer = self.pointer(name);
-            let message = "CloudEvents attribute names are lower-case letters and digits: rename it or put it into data";
+            let message =
+                "CloudEvents attribute names are lower-case letters and digits: rename it or put it into data";
             return self.fields.refuse(pointer, Rule::UnknownField, message);
         }
         self.extensions.push((name.to_owned(), value));
@@ -218,11 +224,11 @@ impl<'a> Reading<'a> {
     }
 
     fn metadata(&mut self) -> Vec<(Box<str>, Box<str>)> {
-        let parent = self.prefix.trim_end_matches('/');
         self.fields.metadata_count("", self.extensions.len());
-        let pairs = self.extensions.iter().filter_map(|(name, value)| {
-            let name = SPELLINGS.iter().find(|(_, theirs)| theirs == name).map_or(name.as_str(), |(ours, _)| ours);
-            self.fields.metadata_pair(parent, name, Some(value))
+        let pairs = std::mem::take(&mut self.extensions).into_iter().filter_map(|(name, value)| {
+            let pointer = self.pointer(&name);
+            let ours = SPELLINGS.iter().find(|(_, theirs)| *theirs == name).map_or(name.as_str(), |(ours, _)| ours);
+            self.fields.metadata_pair(|| pointer, ours, Some(&value))
         });
         pairs.collect()
     }

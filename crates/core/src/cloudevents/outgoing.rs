@@ -1,4 +1,4 @@
-//! A stored event as a `CloudEvent`.
+//! A stored event in the form of CloudEvents.
 
 use std::borrow::Cow;
 
@@ -80,7 +80,8 @@ fn percent_encoded(value: &str) -> Cow<'_, str> {
         if plain(byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let hex = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble)]);
+            out.extend(['%', hex(byte >> 4), hex(byte & 15)]);
         }
     }
     Cow::Owned(out)

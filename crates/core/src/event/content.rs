@@ -7,7 +7,12 @@ use crate::json;
 ///
 /// Defaults do not count. Data is compared as JSON ([`json::equal`]), channels and metadata without order, times to the
 /// millisecond. Erased data (`None`) equals anything: what it was cannot be known any more. A damaged header equals nothing.
-pub fn same_content(stored_header: &[u8], stored_data: Option<&[u8]>, stored_supplied: Supplied, new: &Encoded) -> bool {
+pub fn same_content(
+    stored_header: &[u8],
+    stored_data: Option<&[u8]>,
+    stored_supplied: Supplied,
+    new: &Encoded,
+) -> bool {
     if stored_supplied != new.supplied {
         return false;
     }
@@ -29,4 +34,86 @@ fn sorted<T: Ord>(items: &[T]) -> Vec<&T> {
     let mut items: Vec<&T> = items.iter().collect();
     items.sort_unstable();
     items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Defaults;
+    use crate::event::tests::{encode, parse};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn a_repeated_event_is_the_same_if_what_was_supplied_is() {
+        let base = r#"{"eventId":"e","eventType":"a.b","aggregateId":"x","channels":["c","d"],"metadata":{"k":"v","l":"w"},"data":{"a":1,"b":"ä"}}"#;
+        let cases = [
+            (base, true),
+            (
+                r#"{"data":{"b":"\u00e4", "a":1},"metadata":{"l":"w","k":"v"},"channels":["d","c"],"aggregateId":"x","eventType":"a.b","eventId":"e"}"#,
+                true,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.b","aggregateId":"x","channels":["c","d"],"metadata":{"k":"v","l":"w"},"data":{"a":1,"b":"ä"},"expectedSequence":0}"#,
+                true,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.b","aggregateId":"x","channels":["c","d"],"metadata":{"k":"v","l":"w"},"data":{"a":1.0,"b":"ä"}}"#,
+                false,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.c","aggregateId":"x","channels":["c","d"],"metadata":{"k":"v","l":"w"},"data":{"a":1,"b":"ä"}}"#,
+                false,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.b","aggregateId":"y","channels":["c","d"],"metadata":{"k":"v","l":"w"},"data":{"a":1,"b":"ä"}}"#,
+                false,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.b","aggregateId":"x","channels":["c"],"metadata":{"k":"v","l":"w"},"data":{"a":1,"b":"ä"}}"#,
+                false,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.b","aggregateId":"x","channels":["c","d"],"metadata":{"k":"v","l":"x"},"data":{"a":1,"b":"ä"}}"#,
+                false,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.b","aggregateId":"x","channels":["c","d"],"data":{"a":1,"b":"ä"}}"#,
+                false,
+            ),
+            (
+                r#"{"eventId":"e","eventType":"a.b","version":1,"aggregateId":"x","channels":["c","d"],"metadata":{"k":"v","l":"w"},"data":{"a":1,"b":"ä"}}"#,
+                false,
+            ),
+        ];
+        let stored = encode(base);
+        let header = stored.header(Some(9));
+        for (text, same) in cases {
+            assert_eq!(same_content(&header, Some(&stored.data), stored.supplied, &encode(text)), same, "{text}");
+        }
+        assert!(!same_content(b"{", Some(&stored.data), stored.supplied, &stored));
+    }
+
+    #[test]
+    fn defaults_do_not_count_as_content() {
+        let text = r#"{"eventId":"e","eventType":"a.b","data":1}"#;
+        let stored = encode(text);
+        let later = Defaults { now: Timestamp::from_millis(0), source: "/moved", random: [0; 26] };
+        let again = parse(text).unwrap().encode(&later);
+        assert!(same_content(&stored.header(None), Some(b"1"), stored.supplied, &again));
+        let timed = |time: &str| {
+            encode(&format!(r#"{{"eventId":"e","eventType":"a.b","data":1,"timestamp":"{time}","source":"/s"}}"#))
+        };
+        let stored = timed("2026-01-01T00:00:00.0004Z");
+        let same = |new: &Encoded| same_content(&stored.header(None), Some(b"1"), stored.supplied, new);
+        assert!(same(&timed("2026-01-01T01:00:00+01:00")));
+        assert!(!same(&timed("2026-01-01T00:00:00.001Z")));
+    }
+
+    #[test]
+    fn erased_data_equals_anything() {
+        let stored = encode(r#"{"eventId":"e","eventType":"a.b","data":1}"#);
+        let other = encode(r#"{"eventId":"e","eventType":"a.b","data":2}"#);
+        assert!(same_content(&stored.header(None), None, stored.supplied, &other));
+        assert!(!same_content(&stored.header(None), Some(b"1"), stored.supplied, &other));
+    }
 }

@@ -41,13 +41,22 @@ impl Draft {
     /// Errors: all that is wrong with it, not only the first, as long as it is JSON; pointers start at the event.
     pub fn parse(text: &Bytes, limits: &EventLimits) -> Result<Self, Vec<Violation>> {
         let mut form = Form::default();
-        match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'{') => json::object(text, &limits.json, |name, value| form.note(name, value)),
-            _ => json::check(text, &limits.json).map(|()| form.fields.refuse("", Rule::WrongType, "an event is a JSON object")),
-        }
-        .map_err(|error| vec![error.into()])?;
+        members(text, limits, |name, value| form.note(name, value))?;
         form.read(text, limits)
     }
+}
+
+/// Hands out the members of an event object; void after an error, as in [`json::object`].
+pub(crate) fn members<'a>(
+    text: &'a [u8],
+    limits: &EventLimits,
+    member: impl FnMut(&'a [u8], &'a [u8]),
+) -> Result<(), Vec<Violation>> {
+    if text.trim_ascii_start().starts_with(b"{") {
+        return json::object(text, &limits.json, member).map_err(|error| vec![error.into()]);
+    }
+    json::check(text, &limits.json).map_err(|error| vec![error.into()])?;
+    Err(vec![Violation::new("", Rule::WrongType, "an event is a JSON object")])
 }
 
 /// The members of an event, raw, before they are judged.
@@ -115,13 +124,17 @@ impl<'a> Form<'a> {
 
     fn read(mut self, text: &Bytes, limits: &EventLimits) -> Result<Draft, Vec<Violation>> {
         let fields = &mut self.fields;
-        let string = |fields: &mut Fields, pointer, raw: Option<&'a [u8]>| raw.and_then(|raw| fields.text(pointer, raw));
+        let string =
+            |fields: &mut Fields, pointer, raw: Option<&'a [u8]>| raw.and_then(|raw| fields.text(pointer, raw));
         let id = string(fields, "/eventId", self.id).and_then(|text| fields.id("/eventId", &text));
-        let event_type = string(fields, "/eventType", self.event_type).and_then(|text| fields.event_type("/eventType", &text));
+        let event_type =
+            string(fields, "/eventType", self.event_type).and_then(|text| fields.event_type("/eventType", &text));
         let version = self.version.and_then(|raw| fields.version("/version", raw));
-        let timestamp = string(fields, "/timestamp", self.timestamp).and_then(|text| fields.timestamp("/timestamp", &text));
+        let timestamp =
+            string(fields, "/timestamp", self.timestamp).and_then(|text| fields.timestamp("/timestamp", &text));
         let source = string(fields, "/source", self.source).and_then(|text| fields.source("/source", &text));
-        let aggregate = string(fields, "/aggregateId", self.aggregate).and_then(|text| fields.aggregate("/aggregateId", &text));
+        let aggregate =
+            string(fields, "/aggregateId", self.aggregate).and_then(|text| fields.aggregate("/aggregateId", &text));
         let channels = self.channels.map_or_else(Vec::new, |raw| fields.channels("/channels", raw, limits));
         let metadata = self.metadata.map_or_else(Vec::new, |raw| fields.metadata("/metadata", raw, limits));
         let data = self.data.and_then(|raw| fields.data("/data", text.slice_ref(raw), limits));
@@ -144,13 +157,21 @@ impl<'a> Form<'a> {
 
     fn require(&mut self) {
         if self.event_type.is_none() {
-            self.fields.refuse("/eventType", Rule::Missing, "eventType is required: what happened, as in `order.created`");
+            self.fields.refuse(
+                "/eventType",
+                Rule::Missing,
+                "eventType is required: what happened, as in `order.created`",
+            );
         }
         if self.data.is_none() {
             self.fields.refuse("/data", Rule::Missing, "data is required: send null if there is nothing to tell");
         }
         if self.expected_sequence.is_some() && self.aggregate.is_none() {
-            self.fields.refuse("/expectedSequence", Rule::Invalid, "expectedSequence counts the events of an aggregate: name it in aggregateId");
+            self.fields.refuse(
+                "/expectedSequence",
+                Rule::Invalid,
+                "expectedSequence counts the events of an aggregate: name it in aggregateId",
+            );
         }
     }
 }

@@ -118,7 +118,16 @@ impl Draft {
             head.push(b'}');
         }
         let subject = Subject { id, event_type: self.event_type, aggregate: self.aggregate, channels: self.channels };
-        Encoded { subject, id_given, expected_sequence: self.expected_sequence, supplied, salt, data: self.data, head, splice }
+        Encoded {
+            subject,
+            id_given,
+            expected_sequence: self.expected_sequence,
+            supplied,
+            salt,
+            data: self.data,
+            head,
+            splice,
+        }
     }
 }
 

@@ -1,12 +1,12 @@
-//! One field after the other becomes a value or a violation; native events and `CloudEvents` share the rules.
+//! One field after the other becomes a value or a violation; native events and CloudEvents share the rules.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
 use super::{
-    AggregateId, CHANNELS_MAX, Channel, EventLimits, EventType, METADATA_MAX, METADATA_NAME_BYTES_MAX, METADATA_VALUE_BYTES_MAX,
-    SOURCE_BYTES_MAX, is_printable,
+    AggregateId, CHANNELS_MAX, Channel, EventLimits, EventType, METADATA_MAX, METADATA_NAME_BYTES_MAX,
+    METADATA_VALUE_BYTES_MAX, SOURCE_BYTES_MAX, is_printable,
 };
 use crate::id::EventId;
 use crate::json;
@@ -48,7 +48,11 @@ impl Fields {
     pub(crate) fn event_type(&mut self, pointer: &str, text: &str) -> Option<EventType> {
         let event_type = self.violations.keep(pointer, text, EventType::BYTES_MAX, EventType::parse(text))?;
         if event_type.is_operational() {
-            self.refuse(pointer, Rule::Reserved, "`tidings.*` types are published by Tidings itself: choose another name");
+            self.refuse(
+                pointer,
+                Rule::Reserved,
+                "`tidings.*` types are published by Tidings itself: choose another name",
+            );
             return None;
         }
         Some(event_type)
@@ -66,7 +70,11 @@ impl Fields {
     pub(crate) fn whole_number(&mut self, pointer: &str, raw: &[u8]) -> Option<u64> {
         let number = str::from_utf8(raw).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let Some(number) = number else {
-            self.refuse(pointer, Rule::WrongType, format!("{} is a whole number, written without sign, fraction and exponent", name_of(pointer)));
+            self.refuse(
+                pointer,
+                Rule::WrongType,
+                format!("{} is a whole number, written without sign, fraction and exponent", name_of(pointer)),
+            );
             return None;
         };
         let number = number.parse().ok();
@@ -79,7 +87,11 @@ impl Fields {
     pub(crate) fn timestamp(&mut self, pointer: &str, text: &str) -> Option<Timestamp> {
         let timestamp = Timestamp::parse_rfc3339(text);
         if timestamp.is_none() {
-            self.refuse(pointer, Rule::Invalid, format!("{} is an RFC 3339 time with an offset, as in 2026-11-22T10:15:30.123Z", name_of(pointer)));
+            self.refuse(
+                pointer,
+                Rule::Invalid,
+                format!("{} is an RFC 3339 time with an offset, as in 2026-11-22T10:15:30.123Z", name_of(pointer)),
+            );
         }
         timestamp
     }
@@ -105,7 +117,11 @@ impl Fields {
         if read.is_err() {
             self.refuse(pointer, Rule::WrongType, format!("{} is an array of strings", name_of(pointer)));
         } else if index > CHANNELS_MAX {
-            self.refuse(pointer, Rule::TooLong, format!("an event has at most {CHANNELS_MAX} channels, this one names {index}"));
+            self.refuse(
+                pointer,
+                Rule::TooLong,
+                format!("an event has at most {CHANNELS_MAX} channels, this one names {index}"),
+            );
         }
         channels
     }
@@ -129,11 +145,20 @@ impl Fields {
             if let Some(name) = json::unquote(name)
                 && count <= METADATA_MAX
             {
-                pairs.extend(self.metadata_pair(pointer, &name, json::unquote(value).as_deref()));
+                let place = || {
+                    let mut pointer = pointer.to_owned();
+                    json::push_step(&mut pointer, &name);
+                    pointer
+                };
+                pairs.extend(self.metadata_pair(place, &name, json::unquote(value).as_deref()));
             }
         });
         if read.is_err() {
-            self.refuse(pointer, Rule::WrongType, format!("{} is an object whose values are strings", name_of(pointer)));
+            self.refuse(
+                pointer,
+                Rule::WrongType,
+                format!("{} is an object whose values are strings", name_of(pointer)),
+            );
         }
         self.metadata_count(pointer, count);
         pairs
@@ -141,29 +166,36 @@ impl Fields {
 
     pub(crate) fn metadata_count(&mut self, pointer: &str, count: usize) {
         if count > METADATA_MAX {
-            let message = format!("an event has at most {METADATA_MAX} metadata pairs, this one has {count}: put the rest into data");
+            let message = format!(
+                "an event has at most {METADATA_MAX} metadata pairs, this one has {count}: put the rest into data"
+            );
             self.refuse(pointer, Rule::TooLong, message);
         }
     }
 
-    /// A pair below `pointer`; a value of `None` is none that metadata takes.
-    pub(crate) fn metadata_pair(&mut self, pointer: &str, name: &str, value: Option<&str>) -> Option<(Box<str>, Box<str>)> {
+    /// A pair; a value of `None` is none that metadata takes.
+    pub(crate) fn metadata_pair(
+        &mut self,
+        pointer: impl FnOnce() -> String,
+        name: &str,
+        value: Option<&str>,
+    ) -> Option<(Box<str>, Box<str>)> {
         let (rule, message) = match value {
-            _ if name.is_empty() || name.len() > METADATA_NAME_BYTES_MAX || !is_printable(name) => {
-                (Rule::Invalid, format!("a metadata name has 1 to {METADATA_NAME_BYTES_MAX} bytes and no control characters"))
-            }
+            _ if name.is_empty() || name.len() > METADATA_NAME_BYTES_MAX || !is_printable(name) => (
+                Rule::Invalid,
+                format!("a metadata name has 1 to {METADATA_NAME_BYTES_MAX} bytes and no control characters"),
+            ),
             None => (Rule::WrongType, "a metadata value is a string: put other values into data".into()),
-            Some(value) if value.len() > METADATA_VALUE_BYTES_MAX => {
-                (Rule::TooLong, format!("a metadata value has at most {METADATA_VALUE_BYTES_MAX} bytes: put longer ones into data"))
-            }
+            Some(value) if value.len() > METADATA_VALUE_BYTES_MAX => (
+                Rule::TooLong,
+                format!("a metadata value has at most {METADATA_VALUE_BYTES_MAX} bytes: put longer ones into data"),
+            ),
             Some(value) if !is_printable(value) => {
                 (Rule::Invalid, "a metadata value has no control characters: put such text into data".into())
             }
             Some(value) => return Some((name.into(), value.into())),
         };
-        let mut pointer = pointer.to_owned();
-        json::push_step(&mut pointer, name);
-        self.refuse(pointer, rule, message);
+        self.refuse(pointer(), rule, message);
         None
     }
 
@@ -171,7 +203,11 @@ impl Fields {
     pub(crate) fn data(&mut self, pointer: &str, data: Bytes, limits: &EventLimits) -> Option<Bytes> {
         if data.len() > limits.data_bytes_max {
             let (length, most) = (data.len(), limits.data_bytes_max);
-            self.refuse(pointer, Rule::TooLarge, format!("data has {length} bytes, at most {most} are taken: send a reference to what is larger"));
+            self.refuse(
+                pointer,
+                Rule::TooLarge,
+                format!("data has {length} bytes, at most {most} are taken: send a reference to what is larger"),
+            );
             return None;
         }
         Some(data)
@@ -180,12 +216,18 @@ impl Fields {
 
 /// The member a pointer ends with, to speak of it.
 fn name_of(pointer: &str) -> &str {
-    pointer.rsplit('/').next().filter(|name| !name.starts_with(|first: char| first.is_ascii_digit())).unwrap_or("each element")
+    pointer
+        .rsplit('/')
+        .next()
+        .filter(|name| !name.starts_with(|first: char| first.is_ascii_digit()))
+        .unwrap_or("each element")
 }
 
 /// Checks a source: a URI-reference (RFC 3986) of at most 512 bytes. The error says what is accepted.
 pub fn parse_source(text: &str) -> Result<Box<str>, String> {
-    let wrong = || format!("a source is a URI-reference of 1 to {SOURCE_BYTES_MAX} characters without blanks, as in `/orders-api`");
+    let wrong = || {
+        format!("a source is a URI-reference of 1 to {SOURCE_BYTES_MAX} characters without blanks, as in `/orders-api`")
+    };
     let bytes = text.as_bytes();
     if text.is_empty() || text.len() > SOURCE_BYTES_MAX {
         return Err(wrong());
@@ -199,7 +241,7 @@ pub fn parse_source(text: &str) -> Result<Box<str>, String> {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
     });
-    let one_fragment = bytes.iter().filter(|byte| **byte == b'#').count() <= 1;
+    let one_fragment = text.splitn(3, '#').count() <= 2;
     // Brackets only hold an IP literal, which needs an authority (§3.2.2).
     let brackets_fit = text.contains("//[") || !text.contains(['[', ']']);
     if bytes.iter().all(allowed) && escapes_fit && scheme_fits && one_fragment && brackets_fit {

@@ -110,7 +110,9 @@ fn each_member<'a>(header: &'a [u8], mut member: impl FnMut(&'a [u8], &'a [u8]) 
     while opened {
         let name = scanner.name().map_err(damaged)?;
         let value = scanner.value().map_err(damaged)?;
-        member(name, value).ok_or_else(|| format!("a stored header is damaged: its {} makes no sense", String::from_utf8_lossy(name)))?;
+        member(name, value).ok_or_else(|| {
+            format!("a stored header is damaged: its {} makes no sense", String::from_utf8_lossy(name))
+        })?;
         if scanner.peek().is_none() {
             return Ok(());
         }

@@ -34,8 +34,7 @@ pub(super) fn at(text: &[u8], stop: Stop) -> String {
     if stop.fault == Fault::DuplicateKey
         && let Some(Level::Object(name)) = levels.last_mut()
     {
-        let end = strings::string_end(text, stop.at);
-        *name = text.get(stop.at + 1..end - 1);
+        *name = strings::string_end(text, stop.at).map(|end| &text[stop.at + 1..end - 1]);
     }
     let mut pointer = String::new();
     for level in &levels {
@@ -63,7 +62,8 @@ fn walk(text: &[u8], stop: usize) -> Vec<Level<'_>> {
                 None => {}
             },
             b'"' => {
-                next = strings::string_end(text, at);
+                let Some(end) = strings::string_end(text, at) else { break };
+                next = end;
                 if let Some(Level::Object(name @ None)) = levels.last_mut()
                     && next <= stop
                 {

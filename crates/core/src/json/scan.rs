@@ -18,7 +18,11 @@ pub(crate) struct Stop {
 type Step = Result<(), Stop>;
 
 /// Scans one whole text with `body` and turns a stop into an error that says where.
-pub(super) fn whole<'a>(text: &'a [u8], limits: &Limits, body: impl FnOnce(&mut Scanner<'a>) -> Step) -> Result<(), JsonError> {
+pub(super) fn whole<'a>(
+    text: &'a [u8],
+    limits: &Limits,
+    body: impl FnOnce(&mut Scanner<'a>) -> Step,
+) -> Result<(), JsonError> {
     if let Err(error) = str::from_utf8(text) {
         let stop = Stop { fault: Fault::InvalidUtf8, at: error.valid_up_to(), why: "the text is not UTF-8" };
         return Err(explain(text, stop));
@@ -39,7 +43,9 @@ pub(super) fn whole<'a>(text: &'a [u8], limits: &Limits, body: impl FnOnce(&mut 
 fn explain(text: &[u8], stop: Stop) -> JsonError {
     let Stop { fault, at, why } = stop;
     let why = match fault {
-        Fault::Malformed if text.starts_with(b"\xEF\xBB\xBF") && at == 0 => "the text starts with a byte order mark: send it without one",
+        Fault::Malformed if text.starts_with(b"\xEF\xBB\xBF") && at == 0 => {
+            "the text starts with a byte order mark: send it without one"
+        }
         _ => why,
     };
     JsonError { fault, at, pointer: pointer::at(text, stop), message: format!("{why} (at byte {at})") }
@@ -121,7 +127,11 @@ impl<'a> Scanner<'a> {
             let name = self.name()?;
             self.count_key(at)?;
             if !names.insert(&name[1..name.len() - 1]) {
-                return Err(Stop { fault: Fault::DuplicateKey, at, why: "the object names this member twice: name it once" });
+                return Err(Stop {
+                    fault: Fault::DuplicateKey,
+                    at,
+                    why: "the object names this member twice: name it once",
+                });
             }
             let value = self.value()?;
             member(name, value);
@@ -172,7 +182,11 @@ impl<'a> Scanner<'a> {
 
     fn open(&mut self) -> Step {
         let Some(left) = self.depth_left.checked_sub(1) else {
-            return Err(Stop { fault: Fault::TooDeep, at: self.at, why: "arrays and objects are nested too deep: send a flatter value" });
+            return Err(Stop {
+                fault: Fault::TooDeep,
+                at: self.at,
+                why: "arrays and objects are nested too deep: send a flatter value",
+            });
         };
         self.depth_left = left;
         self.at += 1;

@@ -14,7 +14,8 @@ pub(super) fn plain_end(text: &[u8], mut at: usize) -> usize {
         let quote = word ^ (ONES * u64::from(b'"'));
         let backslash = word ^ (ONES * u64::from(b'\\'));
         let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let marks = (control | (quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash)) & TOPS;
+        let marks =
+            (control | (quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash)) & TOPS;
         if marks != 0 {
             return at + (marks.trailing_zeros() / 8) as usize;
         }
@@ -29,6 +30,7 @@ pub(super) fn plain_end(text: &[u8], mut at: usize) -> usize {
 /// Reads the escape that `text` starts with: the character and the bytes it takes. The error says what is wrong.
 pub(super) fn escape(text: &[u8]) -> Result<(char, usize), &'static str> {
     let plain = match text.get(1) {
+        _ if !text.starts_with(b"\\") => return Err("a control character in a string must be escaped"),
         Some(b'"') => '"',
         Some(b'\\') => '\\',
         Some(b'/') => '/',
@@ -136,7 +138,7 @@ pub fn compact(text: &[u8]) -> Cow<'_, [u8]> {
         match byte {
             b' ' | b'\t' | b'\r' | b'\n' => at += 1,
             b'"' => {
-                let end = string_end(text, at);
+                let end = string_end(text, at).unwrap_or(text.len());
                 out.extend(text[at..end].iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
                 at = end;
             }
@@ -149,15 +151,14 @@ pub fn compact(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// The end of the string whose quote is at `at`, its closing quote included; the end of the text if it never closes.
-pub(super) fn string_end(text: &[u8], at: usize) -> usize {
+/// The end of the string whose quote is at `at`, its closing quote included; `None` if it never closes.
+pub(super) fn string_end(text: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()).unwrap_or(text.len());
-        match text.get(at) {
-            Some(b'"') => return at + 1,
-            Some(_) => at += 2,
-            None => return text.len(),
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
         }
+        at += 2;
     }
 }

@@ -13,9 +13,10 @@ CREATE TABLE event (
 CREATE UNIQUE INDEX event_by_offset ON event (tenant, offset);
 
 CREATE TABLE tenant (
-  number INTEGER PRIMARY KEY,
-  name   TEXT NOT NULL UNIQUE,
-  first  INTEGER NOT NULL            -- the oldest offset that is kept
+  number      INTEGER PRIMARY KEY,
+  name        TEXT NOT NULL UNIQUE,
+  first       INTEGER NOT NULL,      -- the oldest offset that is kept
+  recorded_ms INTEGER NOT NULL       -- not before this: what retention took may have been the newest
 ) STRICT;
 
 CREATE TABLE era (

@@ -43,7 +43,7 @@ impl Writer {
         }
         let number: u32 = self
             .connection
-            .prepare_cached("INSERT INTO tenant (name, first) VALUES (?, 1) RETURNING number")?
+            .prepare_cached("INSERT INTO tenant (name, first, recorded_ms) VALUES (?, 1, 0) RETURNING number")?
             .query_row([name.as_str()], |row| row.get(0))?;
         group.tenants.push((Tenant(number), name));
         Ok(Written::Tenant(Tenant(number)))
@@ -62,7 +62,7 @@ impl Writer {
             .connection
             .prepare_cached("UPDATE event SET salt = ?, data = NULL, checksum = ? WHERE tenant = ? AND offset = ?")?
             .execute(params![digest, reader::checksum(&erased.header, None), tenant.0, event.offset.0.cast_signed()]);
-        self.connection.pragma_update(None, "secure_delete", false)?;
+        self.connection.pragma_update(None, "secure_delete", "FAST")?;
         changed?;
         group.erased.push(Arc::new(erased));
         Ok(Written::Erased(event.offset))
@@ -171,7 +171,8 @@ impl Writer {
         Ok(Written::Done)
     }
 
-    /// Removes the oldest events, whole seals at a time. The last removed seal stays: the chain goes on from it.
+    /// Removes the oldest events through the end of a seal, a slice at a time. The last removed seal stays: the chain goes
+    /// on from it. What is not indexed on disk yet stays too: the heads of its aggregates are known from nowhere else.
     fn trim(&mut self, group: &mut Group, tenant: Tenant, through: Offset) -> Result<Written, Stop> {
         let mut end = self.end(group, tenant);
         let boundary: Option<i64> = self
@@ -183,24 +184,45 @@ impl Writer {
             return Ok(Written::Trimmed(end.extent.first));
         }
         let until = boundary.min(end.extent.first.0 + TRIM_ROWS - 1);
-        self.connection
-            .prepare_cached("DELETE FROM event WHERE tenant = ? AND offset <= ?")?
+        let removed = self
+            .connection
+            .prepare_cached(
+                "DELETE FROM event WHERE tenant = ? AND offset <= ? \
+                 AND position <= (SELECT value FROM mark WHERE name = 'indexed_through')",
+            )?
             .execute(params![tenant.0, until.cast_signed()])?;
+        if removed == 0 {
+            return Ok(Written::Trimmed(end.extent.first));
+        }
+        end.extent.first = self.first_event(tenant)?.unwrap_or(end.extent.head.next());
+        let gone = end.extent.first.0 - 1;
+        self.trim_seals(tenant, gone)?;
+        self.trim_postings(tenant, gone >> GENERATION_BITS)?;
+        self.connection
+            .prepare_cached("UPDATE tenant SET first = ?, recorded_ms = ? WHERE number = ?")?
+            .execute(params![end.extent.first.0.cast_signed(), end.recorded.as_millis(), tenant.0])?;
+        group.set_end(tenant, end);
+        group.trimmed.push((tenant, end.extent.first));
+        Ok(Written::Trimmed(end.extent.first))
+    }
+
+    fn first_event(&self, tenant: Tenant) -> rusqlite::Result<Option<Offset>> {
+        self.connection
+            .prepare_cached("SELECT offset FROM event WHERE tenant = ? ORDER BY offset LIMIT 1")?
+            .query_row([tenant.0], |row| Ok(Offset(row.get::<_, i64>(0)?.cast_unsigned())))
+            .optional()
+    }
+
+    fn trim_seals(&self, tenant: Tenant, gone: u64) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "DELETE FROM seal WHERE tenant = ?1 AND last < (SELECT max(last) FROM seal WHERE tenant = ?1 AND last <= ?2)",
             )?
-            .execute(params![tenant.0, until.cast_signed()])?;
+            .execute(params![tenant.0, gone.cast_signed()])?;
         self.connection
-            .prepare_cached("UPDATE seal SET leaves = x'' WHERE tenant = ? AND last <= ?")?
-            .execute(params![tenant.0, until.cast_signed()])?;
-        self.trim_postings(tenant, until >> GENERATION_BITS)?;
-        end.extent.first = Offset(until + 1);
-        self.connection
-            .prepare_cached("UPDATE tenant SET first = ? WHERE number = ?")?
-            .execute(params![end.extent.first.0.cast_signed(), tenant.0])?;
-        group.set_end(tenant, end);
-        Ok(Written::Trimmed(end.extent.first))
+            .prepare_cached("UPDATE seal SET leaves = x'' WHERE tenant = ? AND last <= ? AND leaves <> x''")?
+            .execute(params![tenant.0, gone.cast_signed()])?;
+        Ok(())
     }
 
     /// Drops index rows of generations that are gone whole, a slice at a time; what stays leads nowhere and does no harm.
@@ -221,10 +243,17 @@ impl Writer {
     fn begin_era(&mut self, group: &mut Group, now: Timestamp, tenant: Tenant) -> Result<Written, Stop> {
         let mut end = self.end(group, tenant);
         let previous = end.extent.head;
+        if end.extent.era > previous {
+            // Nothing came since the last era began: there is no new past to tell from.
+            return Ok(Written::Done);
+        }
         let first = Offset(((previous.0 >> ERA_BITS) + 1) << ERA_BITS);
         self.connection
             .prepare_cached("INSERT INTO era (tenant, first, previous, began_ms) VALUES (?, ?, ?, ?)")?
             .execute(params![tenant.0, first.0.cast_signed(), previous.0.cast_signed(), now.as_millis()])?;
+        if end.extent.first > previous {
+            end.extent.first = first;
+        }
         end.extent.head = Offset(first.0 - 1);
         end.extent.era = first;
         group.set_end(tenant, end);

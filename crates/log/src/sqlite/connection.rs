@@ -58,7 +58,7 @@ pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Conne
     }
     let mut connection = Connection::open(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let application = application_id(&connection, path)?;
     let layout: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables > 0 && application != APPLICATION_ID {
@@ -73,6 +73,8 @@ pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Conne
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // Pages that give rows away must not keep copies that an erasure would not find.
+    connection.pragma_update(None, "secure_delete", "FAST")?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     if layout < LAYOUT {
         let transaction = connection.transaction()?;
@@ -90,11 +92,19 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    if application != APPLICATION_ID {
+    if application_id(&connection, path)? != APPLICATION_ID {
         return Err(OpenError::Foreign(path.display().to_string()));
     }
     Ok(connection)
+}
+
+fn application_id(connection: &Connection, path: &Path) -> Result<i32, OpenError> {
+    connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|error| {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => OpenError::Foreign(path.display().to_string()),
+            _ => error.into(),
+        }
+    })
 }
 
 /// What an error of SQLite means for the store.

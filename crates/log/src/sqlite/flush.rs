@@ -4,6 +4,7 @@
 //! `indexed_through`. A crash before that repeats it: rows replace themselves, with at least what they held.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 use rusqlite::params;
@@ -11,7 +12,7 @@ use tidings_core::posting::AggregateKey;
 
 use super::writer::{Stop, Writer};
 use crate::event::Tenant;
-use crate::index::PostingRow;
+use crate::index::{Generation, PostingRow};
 use crate::store::REQUEST_KEPT;
 
 /// A flush begins when so many events wait.
@@ -24,6 +25,8 @@ const SLICE_ROWS: usize = 1_024;
 const ROW_BYTES: usize = 192;
 /// Heads kept in memory beside those of the tail, in each of two generations.
 const HEADS_MAX: usize = 65_536;
+/// How soon to look whether the helper has sorted the rows.
+const SORTING: Duration = Duration::from_millis(5);
 /// How often expired request keys are removed, and how many at once.
 const SWEEP_MS: i64 = 10_000;
 const SWEEP_ROWS: i64 = 1_000;
@@ -35,6 +38,8 @@ pub(crate) struct Flush {
     /// Rows of `rows` that are committed, and those of the slice under way.
     done: usize,
     slice: usize,
+    /// The last slice could not be committed.
+    failed: bool,
 }
 
 struct Sorted {
@@ -44,6 +49,12 @@ struct Sorted {
 }
 
 impl Sorted {
+    fn of(frozen: &Generation) -> Self {
+        let mut heads: Vec<_> = frozen.heads.iter().map(|(key, sequence)| (*key, *sequence)).collect();
+        heads.sort_unstable_by_key(|(key, _)| *key);
+        Self { postings: frozen.rows(), heads, through: frozen.through }
+    }
+
     fn len(&self) -> usize {
         self.postings.len() + self.heads.len()
     }
@@ -64,10 +75,8 @@ impl Writer {
         let (sender, receiver) = channel();
         self.flush.sorting = Some(receiver);
         let sort = move |(): &()| {
-            let mut heads: Vec<_> = frozen.heads.iter().map(|(key, sequence)| (*key, *sequence)).collect();
-            heads.sort_unstable_by_key(|(key, _)| *key);
             // The writer may have ended; then nobody needs the rows.
-            let _ = sender.send(Sorted { postings: frozen.rows(), heads, through: frozen.through });
+            let _ = sender.send(Sorted::of(&frozen));
         };
         self.shared.helper.run(Box::new(sort));
     }
@@ -76,10 +85,25 @@ impl Writer {
     pub(crate) fn flush_pace(&mut self) {
         self.flush_begin(EVENTS_TO_FLUSH);
         let behind = self.shared.index.read().events() >= EVENTS_MAX;
-        if behind && let Some(sorting) = &self.flush.sorting && let Ok(rows) = sorting.recv() {
-            self.flush.sorting = None;
-            self.flush.rows = Some(rows);
+        if behind && let Some(sorting) = self.flush.sorting.take() {
+            self.flush.rows = sorting.recv().ok().or_else(|| self.sort_here());
         }
+    }
+
+    /// How long to wait for tasks while a flush is under way: not at all, but for a moment while its rows are sorted.
+    pub(crate) fn flush_wait(&self) -> Option<Duration> {
+        match &self.flush {
+            Flush { failed: true, .. } => None,
+            Flush { rows: Some(_), .. } => Some(Duration::ZERO),
+            Flush { sorting: Some(_), .. } => Some(SORTING),
+            _ => None,
+        }
+    }
+
+    /// The helper had no room for the job.
+    fn sort_here(&self) -> Option<Sorted> {
+        let frozen = self.shared.index.read().frozen()?;
+        Some(Sorted::of(&frozen))
     }
 
     pub(crate) fn flush_receive(&mut self) {
@@ -90,7 +114,10 @@ impl Writer {
                 self.flush.sorting = None;
             }
             Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => self.flush.sorting = None,
+            Err(TryRecvError::Disconnected) => {
+                self.flush.sorting = None;
+                self.flush.rows = self.sort_here();
+            }
         }
     }
 
@@ -140,10 +167,12 @@ impl Writer {
 
     pub(crate) fn flush_failed(&mut self) {
         self.flush.slice = 0;
+        self.flush.failed = true;
     }
 
     /// The slice is on disk; after the last one the frozen generation is dropped.
     pub(crate) fn flush_committed(&mut self) {
+        self.flush.failed = false;
         let Some(rows) = &self.flush.rows else { return };
         self.flush.done += self.flush.slice;
         let bytes = self.flush.slice * ROW_BYTES;

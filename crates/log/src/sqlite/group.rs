@@ -43,6 +43,8 @@ pub(crate) struct Group {
     pub(crate) seals: Vec<NewSeal>,
     pub(crate) erased: Vec<Arc<Event>>,
     pub(crate) eras: Vec<(Tenant, Offset, Offset)>,
+    /// Tenants whose oldest events go, and the first that stays.
+    pub(crate) trimmed: Vec<(Tenant, Offset)>,
     ends: HashMap<Tenant, End>,
     heads: HashMap<(Tenant, AggregateKey), u64>,
     /// Ids that producers gave: places in `fresh`.
@@ -65,6 +67,7 @@ pub(crate) struct Mark {
     tenants: usize,
     erased: usize,
     eras: usize,
+    trimmed: usize,
 }
 
 impl Group {
@@ -75,6 +78,7 @@ impl Group {
             tenants: self.tenants.len(),
             erased: self.erased.len(),
             eras: self.eras.len(),
+            trimmed: self.trimmed.len(),
         }
     }
 
@@ -98,6 +102,7 @@ impl Group {
         self.tenants.truncate(mark.tenants);
         self.erased.truncate(mark.erased);
         self.eras.truncate(mark.eras);
+        self.trimmed.truncate(mark.trimmed);
     }
 
     pub(crate) fn end(&self, tenant: Tenant) -> Option<End> {

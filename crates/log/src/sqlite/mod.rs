@@ -2,7 +2,7 @@
 
 mod append;
 mod apply;
-mod connection;
+pub(crate) mod connection;
 mod flush;
 mod group;
 mod pool;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
@@ -69,7 +70,8 @@ impl Synchronous {
 pub struct SqliteStore {
     shared: Arc<Shared>,
     readers: Pool<Reader>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<Connection>>>,
+    sealer: Mutex<Option<JoinHandle<()>>>,
     /// Released when the store is dropped.
     _lock: std::fs::File,
 }
@@ -107,14 +109,12 @@ impl SqliteStore {
         let readers = Pool::start("tidings-reader", readers).map_err(io)?;
         let writer = Writer::new(connection, Arc::clone(&shared), next_position);
         let sealer = Reader::open(&path, Arc::clone(&shared))?;
-        let threads = vec![
-            Builder::new().name("tidings-writer".to_owned()).spawn(move || writer.run()).map_err(io)?,
-            Builder::new()
-                .name("tidings-sealer".to_owned())
-                .spawn(move || seal::run(&Arc::clone(&sealer.shared), &sealer))
-                .map_err(io)?,
-        ];
-        Ok(Self { shared, readers, threads: Mutex::new(threads), _lock: lock })
+        let writer = Builder::new().name("tidings-writer".to_owned()).spawn(move || writer.run()).map_err(io)?;
+        let sealer = Builder::new()
+            .name("tidings-sealer".to_owned())
+            .spawn(move || seal::run(&Arc::clone(&sealer.shared), &sealer))
+            .map_err(io)?;
+        Ok(Self { shared, readers, writer: Mutex::new(Some(writer)), sealer: Mutex::new(Some(sealer)), _lock: lock })
     }
 
     /// Runs `read` on a reader thread.
@@ -127,10 +127,12 @@ impl SqliteStore {
             // Whoever asked may be gone.
             let _ = sender.send(read(reader));
         };
+        let closed = self.shared.is_closed();
         let accepted = self.readers.run(Box::new(job));
         Box::pin(async move {
             match receiver.await {
                 Ok(answer) => answer,
+                Err(_) if closed => Err(Unavailable::Trouble("the log is closed".into())),
                 Err(_) if !accepted => Err(Unavailable::Busy),
                 Err(_) => Err(Unavailable::Trouble("a reader stopped".into())),
             }
@@ -156,6 +158,10 @@ impl Store for SqliteStore {
 
     fn extent(&self, tenant: Tenant) -> Extent {
         self.shared.end(tenant).extent
+    }
+
+    fn replaced_by(&self, tenant: Tenant, cursor: Offset) -> Option<Offset> {
+        self.shared.replaced_by(tenant, cursor)
     }
 
     fn tail(&self) -> &Tail {
@@ -219,12 +225,13 @@ impl Store for SqliteStore {
 
     fn close(&self) {
         self.shared.close();
-        for thread in self.threads.lock().drain(..) {
-            // A thread that panicked has been reported by the panic hook.
-            let _ = thread.join();
-        }
+        // A thread that panicked has been reported by the panic hook.
+        let connection = self.writer.lock().take().and_then(|writer| writer.join().ok());
+        let _ = self.sealer.lock().take().map(JoinHandle::join);
         self.readers.stop();
         self.shared.helper.stop();
+        // The last connection to close, and the only one that may write, folds the WAL into the file.
+        drop(connection);
     }
 }
 

@@ -29,15 +29,23 @@ pub(crate) struct Reader {
 type Read<T> = Result<T, Unavailable>;
 
 fn unavailable(error: rusqlite::Error) -> Unavailable {
+    if let Some(offset) = damaged(&error) {
+        return Unavailable::Damaged(offset);
+    }
+    // What a reader meets does not fence the log: only the writer knows what is durable.
+    match classify(&error) {
+        Unavailable::Fenced(text) => Unavailable::Trouble(text),
+        milder => milder,
+    }
+}
+
+/// Where the damaged event is that an error of [`event`] speaks of.
+pub(crate) fn damaged(error: &rusqlite::Error) -> Option<Offset> {
     match error {
         rusqlite::Error::FromSqlConversionFailure(offset, _, cause) if cause.is::<Damaged>() => {
-            Unavailable::Damaged(Offset(offset as u64))
+            Some(Offset(*offset as u64))
         }
-        // What a reader meets does not fence the log: only the writer knows what is durable.
-        other => match classify(&other) {
-            Unavailable::Fenced(text) => Unavailable::Trouble(text),
-            milder => milder,
-        },
+        _ => None,
     }
 }
 
@@ -120,8 +128,10 @@ impl Reader {
     }
 
     pub(crate) fn list(&self, kind: Kind, owner: Option<Owner>, after: &str, limit: usize) -> Read<Vec<Document>> {
+        // Equal ids of several owners stay together, or the next page, which begins after an id, would miss some.
         let sql = "SELECT owner, id, revision, body FROM document \
-                   WHERE kind = ?1 AND (?2 IS NULL OR owner = ?2) AND id > ?3 ORDER BY id LIMIT ?4";
+                   WHERE kind = ?1 AND (?2 IS NULL OR owner = ?2) AND id > ?3 AND id <= (SELECT max(id) FROM (SELECT id FROM document \
+                   WHERE kind = ?1 AND (?2 IS NULL OR owner = ?2) AND id > ?3 ORDER BY id LIMIT ?4)) ORDER BY id, owner";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let list = || {
             self.connection
@@ -156,7 +166,7 @@ impl Reader {
     }
 
     pub(crate) fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Read<Vec<Attempt>> {
-        let sql = "SELECT attempts FROM attempt WHERE tenant = ? AND span = ? ORDER BY number";
+        let sql = "SELECT attempts FROM attempt WHERE tenant = ? AND span = ? ORDER BY number DESC";
         let read = || {
             let mut found = Vec::new();
             let mut select = self.connection.prepare_cached(sql)?;
@@ -165,9 +175,10 @@ impl Reader {
                 && let Some(row) = rows.next()?
             {
                 let attempts: Vec<Attempt> = serde_json::from_slice(row.get_ref(0)?.as_blob()?).unwrap_or_default();
-                found.extend(attempts.into_iter().filter(|attempt| attempt.offset == offset));
+                found.extend(attempts.into_iter().rev().filter(|attempt| attempt.offset == offset));
             }
             found.truncate(limit);
+            found.reverse();
             Ok(found)
         };
         read().map_err(unavailable)

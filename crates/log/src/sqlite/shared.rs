@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::group::{End, Group};
 use super::pool::Pool;
-use super::queue::Queue;
+use super::queue::{Queue, Task, Work};
 use super::seal::{SEAL_EVENTS_MAX, genesis};
 use crate::event::{Event, Tenant};
 use crate::index::{GENERATION_BITS, TailIndex};
@@ -132,6 +132,12 @@ impl Shared {
         all
     }
 
+    pub(crate) fn replaced_by(&self, tenant: Tenant, cursor: Offset) -> Option<Offset> {
+        let tenants = self.tenants.read();
+        let eras = tenants.states.get(&tenant).map_or(&[][..], |state| &state.eras);
+        eras.iter().find(|era| era.previous < cursor && cursor.next() < era.first).map(|era| era.first)
+    }
+
     /// Takes what a committed group changed.
     pub(crate) fn apply(&self, group: &Group) {
         let mut tenants = self.tenants.write();
@@ -187,7 +193,7 @@ impl Shared {
     /// Waits until a seal may be full; false once `patience` is over, when whatever there is should be sealed.
     pub(crate) fn wait_for_seals(&self, patience: Duration) -> bool {
         let mut unsealed = self.sealer.unsealed.lock();
-        if *unsealed < SEAL_EVENTS_MAX {
+        if *unsealed < SEAL_EVENTS_MAX && !self.is_closed() {
             self.sealer.ready.wait_for(&mut unsealed, patience);
         }
         let full = *unsealed >= SEAL_EVENTS_MAX;
@@ -228,6 +234,19 @@ impl Shared {
         }
     }
 
+    /// Whatever is still queued gets an answer, not silence.
+    pub(crate) fn refuse_queued(&self) {
+        let reason = self.fenced_reason();
+        while let Work::Tasks(tasks) = self.queue.take(Duration::ZERO) {
+            for task in tasks {
+                if let Task::Unit(unit) = task {
+                    // The asker may have gone.
+                    let _ = unit.answer.send(Err(reason.clone().into()));
+                }
+            }
+        }
+    }
+
     pub(crate) fn fence_watch(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.fence.subscribe()
     }
@@ -235,6 +254,8 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.queue.close();
+        // Under the lock, or the sealer could miss it on its way into the wait.
+        let _unsealed = self.sealer.unsealed.lock();
         self.sealer.ready.notify_all();
     }
 

@@ -15,14 +15,14 @@ use crate::store::{Extent, Seal};
 
 /// Reads the tenants and replays the tail; returns the next position.
 pub(crate) fn load(connection: &Connection, shared: &Shared) -> Result<u64, OpenError> {
-    let mut tenants = connection.prepare("SELECT number, name, first FROM tenant ORDER BY number")?;
+    let mut tenants = connection.prepare("SELECT number, name, first, recorded_ms FROM tenant ORDER BY number")?;
     let rows = tenants.query_map([], |row| {
-        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?.cast_unsigned()))
+        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?.cast_unsigned(), row.get::<_, i64>(3)?))
     })?;
     for row in rows {
-        let (number, name, first) = row?;
+        let (number, name, first, recorded_ms) = row?;
         let name = TenantName::parse(&name).map_err(OpenError::Damaged)?;
-        shared.open_tenant(Tenant(number), tenant(connection, Tenant(number), name, Offset(first))?);
+        shared.open_tenant(Tenant(number), tenant(connection, Tenant(number), name, Offset(first), recorded_ms)?);
     }
     let indexed_through: i64 =
         connection.query_row("SELECT value FROM mark WHERE name = 'indexed_through'", [], |row| row.get(0))?;
@@ -35,6 +35,7 @@ fn tenant(
     tenant: Tenant,
     name: TenantName,
     first: Offset,
+    recorded_ms: i64,
 ) -> Result<TenantState, OpenError> {
     let mut eras = connection.prepare_cached("SELECT first, previous FROM era WHERE tenant = ? ORDER BY first")?;
     let eras: Vec<Era> = eras
@@ -46,14 +47,17 @@ fn tenant(
     let sql = "SELECT offset, recorded_ms FROM event WHERE tenant = ? ORDER BY offset DESC LIMIT 1";
     let mut newest = connection.prepare_cached(sql)?;
     let mut rows = newest.query([tenant.0])?;
-    let (newest, recorded) = match rows.next()? {
-        Some(row) => (row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?),
-        None => (first.0.saturating_sub(1), 0),
+    let newest = match rows.next()? {
+        Some(row) => Some((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?)),
+        None => None,
     };
     let era = eras.last().map_or(Offset(0), |era| era.first);
-    let head = Offset(newest.max(era.0.saturating_sub(1)));
+    let before_era = era.0.saturating_sub(1);
+    let head = Offset(newest.map_or(first.0.saturating_sub(1), |(offset, _)| offset).max(before_era));
+    let first = if newest.is_some() { first } else { head.next() };
+    let recorded = Timestamp::from_millis(newest.map_or(recorded_ms, |(_, newest_ms)| newest_ms.max(recorded_ms)));
     let extent = Extent { first, head, era };
-    Ok(TenantState { name, extent, recorded: Timestamp::from_millis(recorded), sealed: sealed(connection, tenant)?, eras })
+    Ok(TenantState { name, extent, recorded, sealed: sealed(connection, tenant)?, eras })
 }
 
 fn sealed(connection: &Connection, tenant: Tenant) -> rusqlite::Result<Seal> {

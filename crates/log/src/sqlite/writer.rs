@@ -12,6 +12,7 @@ use super::connection::classify;
 use super::flush::{Flush, HeadCache};
 use super::group::Group;
 use super::queue::{Answer, Task, Unit, Work};
+use super::reader;
 use crate::event::Tenant;
 use crate::store::{CommitError, Refusal, Unavailable, Write, Written};
 
@@ -40,6 +41,18 @@ pub(crate) struct Writer {
     pub(crate) disk_full: bool,
 }
 
+/// A writer that panics leaves nobody waiting.
+struct PanicWatch(Arc<Shared>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fence(&Unavailable::Fenced("the writer stopped".into()));
+            self.0.refuse_queued();
+        }
+    }
+}
+
 /// Why a unit of a group, or the whole group, goes no further.
 pub(crate) enum Stop {
     /// The unit contradicts what is there; its neighbours go on.
@@ -54,7 +67,11 @@ pub(crate) enum Stop {
 
 impl From<rusqlite::Error> for Stop {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error)
+        match reader::damaged(&error) {
+            // Met before the unit wrote anything that a savepoint does not undo: the neighbours go on.
+            Some(offset) => Self::Declined(Unavailable::Damaged(offset)),
+            None => Self::Failed(error),
+        }
     }
 }
 
@@ -76,11 +93,14 @@ impl Writer {
         }
     }
 
-    /// Runs until the queue is closed and empty, or the store is fenced.
-    pub(crate) fn run(mut self) {
+    /// Runs until the queue is closed and empty, or the store is fenced. Gives the connection back: the last to close is
+    /// the one that can fold the WAL into the file.
+    pub(crate) fn run(mut self) -> Connection {
+        let _watch = PanicWatch(Arc::clone(&self.shared));
         self.look_at_disk();
         loop {
-            let outcome = match self.shared.queue.take(IDLE) {
+            let patience = self.flush_wait().unwrap_or(IDLE);
+            let outcome = match self.shared.queue.take(patience) {
                 Work::Tasks(tasks) => self.commit(tasks),
                 Work::Idle => self.idle(),
                 Work::Closed => break,
@@ -90,15 +110,8 @@ impl Writer {
                 break;
             }
         }
-        // Whatever is still queued gets an answer, not silence.
-        let last = self.shared.fenced_reason();
-        while let Work::Tasks(tasks) = self.shared.queue.take(Duration::ZERO) {
-            for task in tasks {
-                if let Task::Unit(unit) = task {
-                    let _ = unit.answer.send(Err(last.clone().into()));
-                }
-            }
-        }
+        self.shared.refuse_queued();
+        self.connection
     }
 
     fn commit(&mut self, tasks: Vec<Task>) -> Result<(), Unavailable> {
@@ -218,11 +231,14 @@ impl Writer {
                 index.set_head(tenant, aggregate, sequence);
             }
         }
-        self.shared.apply(&group);
-        let events: Vec<_> = group.fresh.into_iter().map(|fresh| fresh.event).collect();
+        let events: Vec<_> = group.fresh.iter().map(|fresh| Arc::clone(&fresh.event)).collect();
         self.shared.tail.publish(&events);
-        for event in group.erased {
-            self.shared.tail.replace(event);
+        for event in &group.erased {
+            self.shared.tail.replace(Arc::clone(event));
+        }
+        self.shared.apply(&group);
+        for (tenant, first) in &group.trimmed {
+            self.shared.tail.forget(*tenant, *first);
         }
         self.shared.wake(&events);
         self.unchecked_bytes += COMMIT_BYTES;

@@ -1,0 +1,71 @@
+//! One attempt of one delivery.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use tidings_core::lane::{Outcome, Send as Turn};
+use tidings_core::offset::Offset;
+use tidings_core::time::Timestamp;
+use tidings_log::{Event, Pending, Query, Store, Tenant, Unavailable};
+use tidings_sinks::{Parcel, Sink};
+
+use super::Env;
+
+/// How an attempt ended.
+pub(super) struct Answer {
+    pub(super) turn: Turn,
+    /// When it began.
+    pub(super) at: Timestamp,
+    /// `Err`: it was not made, for the event could not be read.
+    pub(super) outcome: Result<Outcome, Unavailable>,
+}
+
+/// Makes attempts for one subscription.
+pub(super) struct Attempts {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tenant: Tenant,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) env: Env,
+}
+
+impl Attempts {
+    /// Makes one; an event that is not held is read from the log.
+    pub(super) fn make(&self, turn: Turn, held: Option<Arc<Event>>) -> Pending<Answer> {
+        let (store, tenant, sink, now) = (Arc::clone(&self.store), self.tenant, Arc::clone(&self.sink), self.env.now);
+        Box::pin(async move {
+            let event = match held {
+                Some(event) => Ok(Some(event)),
+                None => read(&*store, tenant, turn.offset).await,
+            };
+            let at = now();
+            let outcome = match event {
+                Ok(Some(event)) => Ok(deliver(&*sink, &event, turn.attempt).await),
+                // Never silently: what nobody can deliver any more is a dead letter that says why.
+                Ok(None) => Ok(Outcome::Reject { reason: "removed by retention".into(), status: None }),
+                Err(trouble) => Err(trouble),
+            };
+            Answer { turn, at, outcome }
+        })
+    }
+}
+
+async fn read(store: &dyn Store, tenant: Tenant, offset: Offset) -> Result<Option<Arc<Event>>, Unavailable> {
+    let before = Offset(offset.0.saturating_sub(1));
+    let mut found = store.tail().after(tenant, before, 1).and_then(|mut events| events.pop());
+    if found.is_none() {
+        found = store.read(Query { through: Some(offset), ..Query::after(tenant, before, 1) }).await?.events.pop();
+    }
+    Ok(found.filter(|event| event.offset == offset))
+}
+
+async fn deliver(sink: &dyn Sink, event: &Event, attempt: u32) -> Outcome {
+    let subject = &event.subject;
+    let parcel =
+        Parcel { id: &subject.id, event_type: &subject.event_type, header: &event.header, data: event.bytes(), attempt };
+    let parcels = [parcel];
+    // A panic is a bug of one attempt; the others of its lane must not pay for it.
+    let delivered = AssertUnwindSafe(async { sink.deliver(&parcels).await }).catch_unwind().await;
+    let outcome = delivered.ok().and_then(|mut outcomes| outcomes.pop());
+    outcome.unwrap_or_else(|| Outcome::Retry { reason: "internal error".into(), status: None, retry_after: None })
+}

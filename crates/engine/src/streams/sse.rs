@@ -1,0 +1,88 @@
+//! Server-Sent Events: the frames (WHATWG HTML, section 9.2).
+
+use std::fmt::Write as _;
+
+use tidings_core::event::envelope;
+use tidings_core::json;
+use tidings_core::offset::Offset;
+use tidings_log::Event;
+
+use super::feed::Resume;
+
+/// Appends the frame of one event: its id is the offset, its data one line of JSON.
+///
+/// Without `named` there is no `event:` line, so that `onmessage` sees everything.
+pub fn event(out: &mut Vec<u8>, event: &Event, named: bool) {
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(event.offset.to_string().as_bytes());
+    if named {
+        out.extend_from_slice(b"\nevent: ");
+        out.extend_from_slice(event.subject.event_type.as_str().as_bytes());
+    }
+    out.extend_from_slice(b"\ndata: ");
+    // A line break in `data` is white space between tokens there: JSON strings cannot hold one.
+    let data = event.bytes().map(|bytes| json::compact(bytes));
+    out.extend_from_slice(&envelope(&event.header, data.as_deref()));
+    out.extend_from_slice(b"\n\n");
+}
+
+/// A heartbeat. On a filtered stream it carries the cursor past events that the filter drops; it dispatches nothing.
+pub fn keepalive(cursor: Option<Offset>) -> String {
+    match cursor {
+        Some(cursor) => format!(":keepalive\nid: {cursor}\n\n"),
+        None => ":keepalive\n\n".to_owned(),
+    }
+}
+
+/// How long a client waits before it comes back, in milliseconds.
+pub fn retry(millis: u64) -> String {
+    format!("retry: {millis}\n\n")
+}
+
+/// Says what a client that resumed misses.
+pub fn resumed(resume: Resume) -> Option<String> {
+    match resume {
+        Resume::Whole => None,
+        Resume::Gap(first) => Some(status(&[("replay", "\"gap\""), ("from", &first.to_string())])),
+        Resume::Reset(first) => Some(status(&[("replay", "\"reset\""), ("from", &first.to_string())])),
+    }
+}
+
+/// Says that everything up to `through` was replayed and what follows is live.
+pub fn complete(through: Offset) -> String {
+    status(&[("replay", "\"complete\""), ("through", &through.to_string())])
+}
+
+/// Says that the stream ends and may be reopened at once.
+pub fn closing(reason: &str) -> String {
+    status(&[("closing", &format!("\"{reason}\""))])
+}
+
+fn status(members: &[(&str, &str)]) -> String {
+    let mut text = String::from("event: tidings.status\ndata: {");
+    for (index, (name, value)) in members.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{comma}\"{name}\":{value}");
+    }
+    text.push_str("}\n\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_an_event_of_its_own() {
+        let gap = resumed(Resume::Gap(Offset(7)));
+        assert_eq!(gap.as_deref(), Some("event: tidings.status\ndata: {\"replay\":\"gap\",\"from\":7}\n\n"));
+        assert_eq!(resumed(Resume::Whole), None);
+    }
+
+    #[test]
+    fn a_heartbeat_moves_the_cursor_and_dispatches_nothing() {
+        assert_eq!(keepalive(Some(Offset(9))), ":keepalive\nid: 9\n\n");
+        assert!(!keepalive(None).contains("data:"));
+    }
+}

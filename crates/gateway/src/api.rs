@@ -1,0 +1,16 @@
+//! The HTTP API: one table of routes, each with its scope and its parameters; one way in for all of them.
+
+pub(crate) mod audit;
+pub(crate) mod body;
+pub(crate) mod call;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod keys;
+pub(crate) mod kinds;
+pub(crate) mod openapi;
+pub(crate) mod page;
+pub(crate) mod problem;
+pub(crate) mod publish;
+pub(crate) mod routes;
+pub(crate) mod stream;
+pub(crate) mod webhooks;

@@ -1,0 +1,187 @@
+//! One admitted request: who asks, for which tenant, with which parameters.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, Request};
+use parking_lot::Mutex;
+use tidings_core::filter::{Filter, TypePattern};
+use tidings_core::key::Scope;
+use tidings_core::tenant::TenantName;
+use tidings_log::{CommitError, Tenant};
+
+use super::kinds;
+use super::problem::Problem;
+use super::routes::{Access, Route};
+use crate::app::App;
+use crate::clock;
+use crate::control::audit::{self, Actor};
+use crate::control::keys::Principal;
+
+/// Where an operator names the tenant.
+const TENANT_HEADER: &str = "tidings-tenant";
+/// Values of a filter parameter.
+const VALUES_MAX: usize = 100;
+
+/// One admitted request.
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) principal: Principal,
+    pub(crate) tenant: TenantName,
+    pub(crate) parts: Parts,
+    /// Behind a lock only to be shared between threads; nobody waits for it.
+    pub(crate) body: Mutex<Body>,
+    path: &'static str,
+    query: Vec<(Cow<'static, str>, String)>,
+}
+
+/// Checks key, scope, tenant and parameters, before the body is read.
+pub(crate) fn admit(
+    app: Arc<App>,
+    route: &Route,
+    trusted: Option<Principal>,
+    request: Request<Body>,
+) -> Result<Call, Problem> {
+    let (parts, body) = request.into_parts();
+    let principal = match route.access {
+        Access::Open => Principal { scopes: Vec::new(), ..Principal::operator(Actor::Development) },
+        Access::Needs(scope) => {
+            let principal = authenticate(&app, trusted, &parts.headers)?;
+            if !principal.may(scope) {
+                let detail = format!("this takes a key with scope `{scope}`: {}", scope.meaning());
+                return Err(Problem::new(&kinds::FORBIDDEN, detail).with("scope", scope.as_str()));
+            }
+            principal
+        }
+    };
+    let tenant = tenant(&principal, &parts.headers)?;
+    let query = query(route, parts.uri.query().unwrap_or_default())?;
+    Ok(Call { app, principal, tenant, parts, body: Mutex::new(body), path: route.path, query })
+}
+
+fn authenticate(app: &App, trusted: Option<Principal>, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return trusted.ok_or_else(Problem::unauthorized);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let key = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    key.and_then(|(_, key)| app.keys.principal(key.trim(), clock::now())).ok_or_else(Problem::unauthorized)
+}
+
+/// The key's tenant; an operator may name one.
+fn tenant(principal: &Principal, headers: &HeaderMap) -> Result<TenantName, Problem> {
+    let named = match headers.get(TENANT_HEADER) {
+        None => None,
+        Some(value) => {
+            let name = TenantName::parse(value.to_str().unwrap_or_default())
+                .map_err(|error| Problem::new(&kinds::INVALID_HEADER, format!("Tidings-Tenant: {error}")))?;
+            Some(name)
+        }
+    };
+    match (&principal.tenant, named) {
+        (None, named) => Ok(named.unwrap_or_else(TenantName::default_tenant)),
+        (Some(own), Some(named)) if *own != named => {
+            let detail = "this key belongs to one tenant: leave the header Tidings-Tenant out";
+            Err(Problem::new(&kinds::FORBIDDEN, detail))
+        }
+        (Some(own), _) => Ok(own.clone()),
+    }
+}
+
+fn query(route: &Route, text: &str) -> Result<Vec<(Cow<'static, str>, String)>, Problem> {
+    let mut pairs: Vec<(Cow<'static, str>, String)> = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+        let Some(known) = route.query.iter().find(|known| **known == name) else {
+            let message = match route.query {
+                [] => "this route takes no parameters".to_owned(),
+                known => format!("unknown; this route takes {}", known.join(", ")),
+            };
+            return Err(Problem::parameter(&name, message));
+        };
+        if pairs.iter().any(|(seen, _)| seen == known) {
+            return Err(Problem::parameter(&name, "given twice; separate several values by commas"));
+        }
+        pairs.push((Cow::Borrowed(*known), value.into_owned()));
+    }
+    Ok(pairs)
+}
+
+impl Call {
+    /// A query parameter; an empty one counts as left out.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The values of a parameter that takes several, separated by commas.
+    fn values<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Problem> {
+        let Some(text) = self.parameter(name) else { return Ok(Vec::new()) };
+        let values: Result<Vec<T>, String> = text.split(',').map(|value| parse(value.trim())).collect();
+        let values = values.map_err(|error| Problem::parameter(name, error))?;
+        if values.len() > VALUES_MAX {
+            return Err(Problem::parameter(name, format!("at most {VALUES_MAX} values")));
+        }
+        Ok(values)
+    }
+
+    /// The decoded value of the only `{…}` in the route's path.
+    pub(crate) fn path_value(&self) -> Result<String, Problem> {
+        let place = self.path.split('/').position(|part| part.starts_with('{'));
+        let raw = place.and_then(|place| self.parts.uri.path().split('/').nth(place)).unwrap_or_default();
+        percent_decode(raw).ok_or_else(|| Problem::parameter("path", "is not percent-encoded UTF-8"))
+    }
+
+    /// The filter that the parameters ask for, within the walls of the key.
+    pub(crate) fn filter(&self) -> Result<Filter, Problem> {
+        let mut types = self.values("types", TypePattern::parse)?;
+        types.extend(self.values("eventTypes", TypePattern::parse)?);
+        self.check_types(&types)?;
+        let aggregate = self.parameter("aggregateId").map(tidings_core::event::AggregateId::parse).transpose();
+        Ok(Filter {
+            types,
+            channels: self.values("channels", tidings_core::event::Channel::parse)?,
+            aggregate: aggregate.map_err(|error| Problem::parameter("aggregateId", error))?,
+            confined: self.principal.channels.clone(),
+        })
+    }
+
+    /// Operational events take a scope of their own.
+    pub(crate) fn check_types(&self, types: &[TypePattern]) -> Result<(), Problem> {
+        if types.iter().any(TypePattern::names_operational) && !self.principal.may(Scope::OpsRead) {
+            let detail = "`tidings.*` events take a key with scope `ops:read`";
+            return Err(Problem::new(&kinds::FORBIDDEN, detail).with("scope", Scope::OpsRead.as_str()));
+        }
+        Ok(())
+    }
+
+    /// The tenant's number, if anything was ever written to it.
+    pub(crate) fn known_tenant(&self) -> Option<Tenant> {
+        self.app.store.tenant(&self.tenant)
+    }
+
+    /// The tenant's number; it is made if it is new.
+    pub(crate) async fn tenant(&self) -> Result<Tenant, CommitError> {
+        audit::tenant(&*self.app.store, &self.tenant, clock::now()).await
+    }
+}
+
+fn percent_decode(raw: &str) -> Option<String> {
+    if !raw.contains('%') {
+        return Some(raw.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            bytes.push(u8::try_from(high << 4 | low).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,123 @@
+//! Reading the log: pages, single events, aggregates, deliveries, and erasing data.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::json;
+use tidings_core::event::AggregateId;
+use tidings_core::filter::Filter;
+use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
+use tidings_log::{Event, Order, Query, Tenant, Write, Written};
+
+use super::body::answer;
+use super::call::Call;
+use super::page::{self, between, limit, order};
+use super::problem::{Problem, internal};
+use super::routes::Answer;
+use crate::clock;
+use crate::control::audit;
+
+/// Attempts of one event that are shown.
+const ATTEMPTS_MAX: usize = 1_000;
+
+pub(crate) async fn list(call: Call) -> Answer {
+    let filter = call.filter()?;
+    pages(&call, filter).await
+}
+
+pub(crate) async fn of_aggregate(call: Call) -> Answer {
+    let aggregate = AggregateId::parse(&call.path_value()?).map_err(|error| Problem::parameter("aggregateId", error))?;
+    let filter = Filter { aggregate: Some(aggregate), ..call.filter()? };
+    pages(&call, filter).await
+}
+
+/// A page of events. `after` is the last offset the reader has seen, in the order that it reads.
+async fn pages(call: &Call, filter: Filter) -> Answer {
+    let (limit, order, after) = (limit(call)?, order(call)?, page::offset(call, "after")?);
+    page::time(call, "since")?;
+    page::time(call, "until")?;
+    let Some(tenant) = call.known_tenant() else { return Ok(page::render(&[], None)) };
+    let (mut from, mut through) = between(call, tenant).await?;
+    match (order, after) {
+        (Order::Ascending, Some(after)) => from = from.max(after),
+        (Order::Descending, Some(after)) => {
+            let below = Offset(after.0.saturating_sub(1));
+            through = Some(through.map_or(below, |through| through.min(below)));
+        }
+        (_, None) => {}
+    }
+    let mut found: Vec<Arc<Event>> = Vec::new();
+    let mut next = None;
+    // A filter that takes few of many gets short pages from the log; the caller gets full ones.
+    loop {
+        let query = Query { tenant, filter: filter.clone(), after: from, through, order, limit: limit - found.len() };
+        let page = call.app.store.read(query).await?;
+        found.extend(page.events);
+        if !page.more {
+            break;
+        }
+        if found.len() == limit {
+            next = found.last().map(|event| event.offset.to_string());
+            break;
+        }
+        match order {
+            Order::Ascending => from = page.reached,
+            Order::Descending => through = Some(Offset(page.reached.0.saturating_sub(1))),
+        }
+    }
+    let items: Vec<_> = found.iter().map(|event| render(event)).collect();
+    Ok(page::render(&items, next))
+}
+
+pub(crate) async fn one(call: Call) -> Answer {
+    let (_, event) = find(&call).await?;
+    Ok(answer(StatusCode::OK, render(&event)))
+}
+
+pub(crate) async fn deliveries(call: Call) -> Answer {
+    let (tenant, event) = find(&call).await?;
+    let attempts = call.app.store.attempts(tenant, event.offset, ATTEMPTS_MAX).await?;
+    let webhooks = call.app.webhooks.list(&call.tenant, "", usize::MAX);
+    let deliveries: Vec<_> = webhooks
+        .iter()
+        .filter_map(|webhook| call.app.webhooks.delivery(webhook, &event, &attempts))
+        .collect();
+    Ok(answer(StatusCode::OK, json!({ "eventId": event.subject.id, "data": deliveries }).to_string()))
+}
+
+pub(crate) async fn erase(call: Call) -> Answer {
+    let (tenant, event) = find(&call).await?;
+    let now = clock::now();
+    let what = json!({ "eventId": event.subject.id, "eventType": event.subject.event_type, "offset": event.offset });
+    let audit = audit::append(tenant, "tidings.event.erased", &call.principal.actor, &what, now)?;
+    let erase = Write::Erase(tenant, event.subject.id.clone());
+    let written = call.app.store.commit(now, vec![erase, audit]).await?;
+    match written.first() {
+        Some(Written::Erased(offset)) => {
+            let body = json!({ "eventId": event.subject.id, "offset": offset, "erased": true });
+            Ok(answer(StatusCode::OK, body.to_string()))
+        }
+        other => Err(internal(&format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// The event that the path names, if the caller may see it; what it may not see does not exist for it.
+async fn find(call: &Call) -> Result<(Tenant, Arc<Event>), Problem> {
+    let missing = || Problem::not_found("event");
+    let id = EventId::parse(&call.path_value()?).map_err(|_| missing())?;
+    let tenant = call.known_tenant().ok_or_else(missing)?;
+    let event = call.app.store.find(tenant, &id).await?.ok_or_else(missing)?;
+    let visible = Filter { confined: call.principal.channels.clone(), ..Filter::everything() };
+    let operational = event.subject.event_type.is_operational();
+    let allowed = !operational || call.principal.may(tidings_core::key::Scope::OpsRead);
+    if visible.matches(&event.subject) && allowed { Ok((tenant, event)) } else { Err(missing()) }
+}
+
+/// The envelope with the numbers of the log.
+fn render(event: &Event) -> Vec<u8> {
+    let mut json = event.envelope();
+    json.pop();
+    json.extend_from_slice(format!(",\"offset\":{},\"recordedAt\":\"{}\"}}", event.offset, event.recorded).as_bytes());
+    json
+}

@@ -1,0 +1,75 @@
+//! Pages: limits and cursors of listings.
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+use tidings_core::offset::Offset;
+use tidings_core::time::Timestamp;
+use tidings_log::{Order, Tenant};
+
+use super::body::answer;
+use super::call::Call;
+use super::problem::Problem;
+
+/// The largest page; more is refused, never clamped.
+pub(crate) const LIMIT_MAX: usize = 250;
+const LIMIT_DEFAULT: usize = 100;
+
+pub(crate) fn limit(call: &Call) -> Result<usize, Problem> {
+    let Some(text) = call.parameter("limit") else { return Ok(LIMIT_DEFAULT) };
+    match text.parse() {
+        Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
+        _ => Err(Problem::parameter("limit", format!("a number from 1 to {LIMIT_MAX}"))),
+    }
+}
+
+pub(crate) fn order(call: &Call) -> Result<Order, Problem> {
+    match call.parameter("order") {
+        None | Some("asc") => Ok(Order::Ascending),
+        Some("desc") => Ok(Order::Descending),
+        Some(_) => Err(Problem::parameter("order", "asc or desc")),
+    }
+}
+
+pub(crate) fn offset(call: &Call, name: &str) -> Result<Option<Offset>, Problem> {
+    let parse = |text: &str| text.parse().map(Offset).map_err(|_| Problem::parameter(name, "an offset: a whole number"));
+    call.parameter(name).map(parse).transpose()
+}
+
+pub(crate) fn time(call: &Call, name: &str) -> Result<Option<Timestamp>, Problem> {
+    let parse = |text: &str| {
+        // A `+` of a zone arrives as a blank when it was not percent-encoded.
+        Timestamp::parse_rfc3339(&text.replace(' ', "+"))
+            .ok_or_else(|| Problem::parameter(name, "a time as in 2026-11-22T10:15:30Z (RFC 3339)"))
+    };
+    call.parameter(name).map(parse).transpose()
+}
+
+/// The offsets between two times of recording: an exclusive start and an inclusive end.
+pub(crate) async fn between(call: &Call, tenant: Tenant) -> Result<(Offset, Option<Offset>), Problem> {
+    let (since, until) = (time(call, "since")?, time(call, "until")?);
+    let after = match since {
+        None => Offset(0),
+        Some(since) => call.app.store.before(tenant, since).await?,
+    };
+    let through = match until {
+        None => None,
+        Some(until) => Some(call.app.store.before(tenant, until).await?),
+    };
+    Ok((after, through))
+}
+
+/// `{"data":[…],"nextCursor":…}` of items that are JSON already.
+pub(crate) fn render(items: &[Vec<u8>], next: Option<String>) -> Response<Body> {
+    let mut text = Vec::with_capacity(64 + items.iter().map(|item| item.len() + 1).sum::<usize>());
+    text.extend_from_slice(b"{\"data\":[");
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(item);
+    }
+    text.extend_from_slice(b"],\"nextCursor\":");
+    text.extend_from_slice(serde_json::Value::from(next).to_string().as_bytes());
+    text.push(b'}');
+    answer(StatusCode::OK, text)
+}

@@ -1,0 +1,127 @@
+//! The route table: what each route needs is declared here and enforced in one place.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{MethodFilter, on};
+use futures_util::future::BoxFuture;
+use http::{Method, Request, Response};
+use tidings_core::key::Scope;
+
+use super::call::{self, Call};
+use super::problem::Problem;
+use super::{audit, events, health, keys, openapi, publish, stream, webhooks};
+use crate::app::App;
+use crate::control::keys::Principal;
+
+pub(crate) type Answer = Result<Response<Body>, Problem>;
+type Handler = fn(Call) -> BoxFuture<'static, Answer>;
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody.
+    Open,
+    /// A key with the scope.
+    Needs(Scope),
+}
+
+/// A route.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    /// The query parameters that it takes; others are refused.
+    pub(crate) query: &'static [&'static str],
+    handler: Handler,
+}
+
+const EVENT_FILTER: &[&str] =
+    &["types", "eventTypes", "channels", "aggregateId", "since", "until", "after", "order", "limit"];
+const AGGREGATE_FILTER: &[&str] = &["types", "eventTypes", "since", "until", "after", "order", "limit"];
+const STREAM: &[&str] =
+    &["types", "eventTypes", "channels", "aggregateId", "from", "lastEventId", "named", "ping"];
+const PAGE: &[&str] = &["after", "limit"];
+
+/// Every route of the API.
+pub(crate) fn all() -> Vec<Route> {
+    use Access::{Needs, Open};
+    use Scope::{AuditRead, EventsErase, EventsRead, EventsWrite, KeysRead, KeysWrite, StreamsRead};
+    use Scope::{WebhooksRead, WebhooksSecret, WebhooksWrite};
+    let get = Method::GET;
+    let post = Method::POST;
+    let delete = Method::DELETE;
+    vec![
+        route(&post, "/events", Needs(EventsWrite), &[], |call| Box::pin(publish::publish(call))),
+        route(&get, "/events", Needs(EventsRead), EVENT_FILTER, |call| Box::pin(events::list(call))),
+        route(&get, "/events/stream", Needs(StreamsRead), STREAM, |call| Box::pin(stream::open(call))),
+        route(&get, "/events/{eventId}", Needs(EventsRead), &[], |call| Box::pin(events::one(call))),
+        route(&get, "/events/{eventId}/deliveries", Needs(EventsRead), &[], |call| Box::pin(events::deliveries(call))),
+        route(&delete, "/events/{eventId}/data", Needs(EventsErase), &[], |call| Box::pin(events::erase(call))),
+        route(&get, "/aggregates/{aggregateId}/events", Needs(EventsRead), AGGREGATE_FILTER, |call| {
+            Box::pin(events::of_aggregate(call))
+        }),
+        route(&get, "/audit/head", Needs(AuditRead), &[], |call| Box::pin(audit::head(call))),
+        route(&post, "/webhooks", Needs(WebhooksWrite), &[], |call| Box::pin(webhooks::create(call))),
+        route(&get, "/webhooks", Needs(WebhooksRead), PAGE, |call| Box::pin(webhooks::list(call))),
+        route(&get, "/webhooks/{id}", Needs(WebhooksRead), &[], |call| Box::pin(webhooks::one(call))),
+        route(&delete, "/webhooks/{id}", Needs(WebhooksWrite), &[], |call| Box::pin(webhooks::remove(call))),
+        route(&get, "/webhooks/{id}/secret", Needs(WebhooksSecret), &[], |call| Box::pin(webhooks::secret(call))),
+        route(&post, "/keys", Needs(KeysWrite), &[], |call| Box::pin(keys::create(call))),
+        route(&get, "/keys", Needs(KeysRead), &[], |call| Box::pin(keys::list(call))),
+        route(&delete, "/keys/{id}", Needs(KeysWrite), &[], |call| Box::pin(keys::revoke(call))),
+        route(&get, "/health/live", Open, &[], |call| Box::pin(health::live(call))),
+        route(&get, "/health/ready", Open, &[], |call| Box::pin(health::ready(call))),
+        route(&get, "/openapi.json", Open, &[], |call| Box::pin(openapi::document(call))),
+    ]
+}
+
+fn route(
+    method: &Method,
+    path: &'static str,
+    access: Access,
+    query: &'static [&'static str],
+    handler: Handler,
+) -> Route {
+    Route { method: method.clone(), path, access, query, handler }
+}
+
+/// The API as a service. `trusted` is who asks without a key, where that is allowed.
+pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
+    let mut router = Router::new();
+    let mut methods: Vec<(&'static str, Vec<String>)> = Vec::new();
+    for route in all() {
+        match methods.iter_mut().find(|(path, _)| *path == route.path) {
+            Some((_, allowed)) => allowed.push(route.method.to_string()),
+            None => methods.push((route.path, vec![route.method.to_string()])),
+        }
+        let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::GET);
+        let path = route.path;
+        let shared = (Arc::new(route), Arc::clone(app), trusted.cloned());
+        let serve = move |request: Request<Body>| {
+            let (route, app, trusted) = shared.clone();
+            async move {
+                let answer = match call::admit(app, &route, trusted, request) {
+                    Ok(call) => (route.handler)(call).await,
+                    Err(problem) => Err(problem),
+                };
+                answer.unwrap_or_else(Problem::into_response)
+            }
+        };
+        router = router.route(path, on(filter, serve));
+    }
+    for (path, allowed) in methods {
+        let allowed: Arc<str> = allowed.join(", ").into();
+        let refuse = move || {
+            let allowed = Arc::clone(&allowed);
+            async move { Problem::method_not_allowed(&allowed).into_response() }
+        };
+        router = router.route(path, axum::routing::any(refuse));
+    }
+    router.fallback(refuse_path)
+}
+
+async fn refuse_path() -> Response<Body> {
+    Problem::not_found("path; `/openapi.json` lists all").into_response()
+}

@@ -1,0 +1,118 @@
+//! The command line: arguments become calls, answers become text or JSON, failures become exit codes.
+
+mod audit;
+mod client;
+mod keys;
+mod publish;
+mod settings;
+mod tail;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Settings, Values};
+use crate::{serve, telemetry};
+
+/// The command did what it was asked.
+const OK: u8 = 0;
+/// It was understood and failed, or found what it looked for: a damaged log, a refusal.
+const FAILED: u8 = 1;
+
+/// Event gateway: tell it once, it reaches everyone who asked.
+#[derive(Parser)]
+#[command(name = "tidings", version, after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong arguments.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    #[command(after_help = "Example: tidings serve --dev")]
+    Serve(ServeArguments),
+    /// Publish one event, or NDJSON from standard input.
+    Publish(publish::PublishArguments),
+    /// Print events as they come.
+    Tail(tail::TailArguments),
+    /// Make, list and revoke API keys.
+    Keys(keys::KeysArguments),
+    /// Prove that the log was not changed.
+    Audit(audit::AuditArguments),
+    /// Print the effective settings and where each came from.
+    Config(settings::ConfigArguments),
+}
+
+/// The settings that can be given as flags.
+#[derive(Args, Debug, Clone, Default)]
+struct Flags {
+    /// Address and port of the HTTP API [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Folder with everything that is kept [default: ./tidings-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Settings file [default: tidings.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "TIDINGS_CONFIG")]
+    config: Option<PathBuf>,
+    /// Development: no keys, plain http webhooks; on loopback addresses only
+    #[arg(long)]
+    dev: bool,
+}
+
+#[derive(Args)]
+struct ServeArguments {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Flags {
+    fn values(&self) -> Result<Values> {
+        let mut given = Vec::new();
+        if let Some(listen) = self.listen {
+            given.push(("listen", listen.to_string()));
+        }
+        if let Some(data) = &self.data {
+            given.push(("data", data.display().to_string()));
+        }
+        if self.dev {
+            given.push(("dev", "true".to_owned()));
+        }
+        config::collect(self.config.as_deref(), std::env::vars(), &given)
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        Settings::parse(&self.values()?)
+    }
+}
+
+/// Parses the arguments and runs the command.
+pub(crate) fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(arguments.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("tidings: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    match command {
+        Command::Serve(arguments) => {
+            let settings = arguments.flags.settings()?;
+            telemetry::start(settings.log_json);
+            serve::run(settings).map(|()| OK)
+        }
+        Command::Publish(arguments) => publish::run(&arguments),
+        Command::Tail(arguments) => tail::run(&arguments),
+        Command::Keys(arguments) => keys::run(arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Config(arguments) => settings::run(&arguments),
+    }
+}

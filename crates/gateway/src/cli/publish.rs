@@ -1,0 +1,106 @@
+//! `tidings publish`.
+
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::Method;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::client::{Client, Target, block_on};
+use super::OK;
+
+/// Lines of standard input sent in one request.
+const LINES_MAX: usize = 1_000;
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tidings publish order.created --data '{\"total\":42}' --aggregate order_1
+  tidings publish - < events.ndjson")]
+pub(crate) struct PublishArguments {
+    /// Type of the event, or `-` for NDJSON on standard input
+    event_type: String,
+    /// Data of the event, as JSON
+    #[arg(long, default_value = "null")]
+    data: String,
+    /// What the event is about
+    #[arg(long, value_name = "ID")]
+    aggregate: Option<String>,
+    /// Whom it concerns; may be repeated
+    #[arg(long = "channel", value_name = "CHANNEL")]
+    channels: Vec<String>,
+    /// Id of the event, so that it can be sent again safely
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(crate) fn run(arguments: &PublishArguments) -> Result<u8> {
+    block_on(async {
+        let mut client = Client::connect(&arguments.target).await?;
+        if arguments.event_type == "-" { lines(&mut client, arguments).await } else { one(&mut client, arguments).await }
+    })
+}
+
+async fn one(client: &mut Client, arguments: &PublishArguments) -> Result<u8> {
+    let answer = client.json(Method::POST, "/events", Some(("application/json", event(arguments)?))).await?;
+    if arguments.json {
+        println!("{answer}");
+    } else {
+        println!("{} is event {} of the log", answer["eventId"].as_str().unwrap_or_default(), answer["offset"]);
+    }
+    Ok(OK)
+}
+
+/// The event; its data goes out byte for byte as it was given.
+fn event(arguments: &PublishArguments) -> Result<Bytes> {
+    let data: &RawValue = serde_json::from_str(&arguments.data).context("--data is not JSON")?;
+    let mut event = Map::new();
+    event.insert("eventType".into(), arguments.event_type.as_str().into());
+    if let Some(id) = &arguments.id {
+        event.insert("eventId".into(), id.as_str().into());
+    }
+    if let Some(aggregate) = &arguments.aggregate {
+        event.insert("aggregateId".into(), aggregate.as_str().into());
+    }
+    if !arguments.channels.is_empty() {
+        event.insert("channels".into(), arguments.channels.clone().into());
+    }
+    let mut text = Value::Object(event).to_string();
+    text.pop();
+    text.push_str(&format!(",\"data\":{}}}", data.get()));
+    Ok(text.into())
+}
+
+async fn lines(client: &mut Client, arguments: &PublishArguments) -> Result<u8> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8")?;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.is_empty() {
+        bail!("standard input holds no event: send one JSON object a line");
+    }
+    let (mut accepted, mut duplicates) = (0, 0);
+    for (index, batch) in lines.chunks(LINES_MAX).enumerate() {
+        let body = Bytes::from(batch.join("\n"));
+        let answer = client
+            .json(Method::POST, "/events", Some(("application/x-ndjson", body)))
+            .await
+            .with_context(|| format!("lines from {} on; {accepted} were accepted before", index * LINES_MAX + 1))?;
+        accepted += answer["accepted"].as_u64().unwrap_or_default();
+        duplicates += answer["duplicates"].as_u64().unwrap_or_default();
+        if lines.len() > LINES_MAX && !arguments.json {
+            eprintln!("{accepted} of {} accepted", lines.len());
+        }
+    }
+    if arguments.json {
+        println!("{}", serde_json::json!({ "accepted": accepted, "duplicates": duplicates }));
+    } else {
+        println!("{accepted} accepted, {duplicates} were there before");
+    }
+    Ok(OK)
+}

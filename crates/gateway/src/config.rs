@@ -1,0 +1,259 @@
+//! Settings: defaults, then `tidings.toml`, then `TIDINGS_*`, then flags; each value knows where it came from.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use tidings_core::event::EventLimits;
+use tidings_core::time::parse_duration;
+use tidings_log::sqlite::Synchronous;
+
+/// The settings file that is read when it exists and no other is named.
+const DEFAULT_FILE: &str = "tidings.toml";
+const ENV_PREFIX: &str = "TIDINGS_";
+/// Variables that are not settings of the server.
+const ENV_OTHERS: [&str; 3] = ["TIDINGS_URL", "TIDINGS_KEY", "TIDINGS_CONFIG"];
+/// A repeated `eventId` is recognised for at least a day, so events stay at least as long.
+const RETENTION_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
+
+/// One setting: its key in the file, its default, what it is.
+pub(crate) struct Setting {
+    pub(crate) key: &'static str,
+    pub(crate) default: &'static str,
+    pub(crate) help: &'static str,
+}
+
+/// Every setting.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting { key: "listen", default: "127.0.0.1:8080", help: "address and port of the HTTP API" },
+    Setting { key: "data", default: "./tidings-data", help: "folder with everything that is kept" },
+    Setting { key: "dev", default: "false", help: "no keys, plain http webhooks; on loopback addresses only" },
+    Setting { key: "environment", default: "live", help: "second part of API keys made here: tdg_<environment>_…" },
+    Setting { key: "source", default: "/", help: "`source` of events whose producer gives none (URI reference)" },
+    Setting { key: "seal_key_file", default: "", help: "file with the sealing key; made as DATA/seal.key if not set" },
+    Setting { key: "threads", default: "0", help: "threads that serve requests; 0: one for each core" },
+    Setting { key: "log_format", default: "pretty", help: "pretty or json" },
+    Setting { key: "limits.data_bytes", default: "262144", help: "largest `data` of an event, in bytes" },
+    Setting { key: "limits.body_bytes", default: "8388608", help: "largest body of a request, in bytes" },
+    Setting { key: "limits.batch_events", default: "10000", help: "most events in one request" },
+    Setting { key: "limits.connections", default: "12000", help: "most connections at a time" },
+    Setting { key: "limits.streams", default: "10000", help: "most event streams at a time" },
+    Setting { key: "limits.body_timeout", default: "30s", help: "time for a request's body to arrive" },
+    Setting { key: "log.synchronous", default: "full", help: "full: acknowledged means on disk; off: UNSAFE, loses acknowledged events" },
+    Setting { key: "retention.age", default: "", help: "events older than this are removed, at least 1d; empty: kept for ever" },
+    Setting { key: "retention.events", default: "0", help: "most events kept for each tenant; 0: all" },
+];
+
+/// The effective settings, typed.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) dev: bool,
+    pub(crate) environment: String,
+    pub(crate) source: String,
+    pub(crate) seal_key_file: Option<PathBuf>,
+    pub(crate) threads: usize,
+    pub(crate) log_json: bool,
+    pub(crate) event: EventLimits,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) batch_events_max: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) streams_max: usize,
+    pub(crate) body_timeout: Duration,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) retention: Retention,
+}
+
+/// What is removed, and when.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Retention {
+    pub(crate) age: Option<Duration>,
+    pub(crate) events_max: Option<u64>,
+}
+
+/// A value and where it came from.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Value {
+    pub(crate) value: String,
+    pub(crate) from: String,
+}
+
+/// All values by key.
+pub(crate) type Values = BTreeMap<&'static str, Value>;
+
+/// Collects the values: `file` is the one named by `--config`, `flags` are those given on the command line.
+pub(crate) fn collect(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<Values> {
+    let mut values: Values = SETTINGS
+        .iter()
+        .map(|setting| (setting.key, Value { value: setting.default.to_owned(), from: "default".to_owned() }))
+        .collect();
+    let found = file.map(Path::to_path_buf).or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()));
+    if let Some(path) = found {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let table: toml::Table = text.parse().with_context(|| format!("{} is not valid TOML", path.display()))?;
+        for (key, value) in flatten("", &table)? {
+            set(&mut values, &key, value, &path.display().to_string())?;
+        }
+    }
+    for (name, value) in env {
+        let Some(short) = name.strip_prefix(ENV_PREFIX) else { continue };
+        if ENV_OTHERS.contains(&name.as_str()) {
+            continue;
+        }
+        let wanted = short.to_lowercase();
+        let key = SETTINGS.iter().map(|setting| setting.key).find(|key| key.replace('.', "_") == wanted);
+        let key = key.ok_or_else(|| anyhow!("{name} names no setting; `tidings config` lists them"))?;
+        set(&mut values, key, value, &name)?;
+    }
+    for (key, value) in flags {
+        set(&mut values, key, value.clone(), &format!("--{key}"))?;
+    }
+    Ok(values)
+}
+
+fn set(values: &mut Values, key: &str, value: String, from: &str) -> Result<()> {
+    let Some(slot) = values.get_mut(key) else {
+        bail!("{from}: unknown setting `{key}`; `tidings config` lists all");
+    };
+    *slot = Value { value, from: from.to_owned() };
+    Ok(())
+}
+
+fn flatten(prefix: &str, table: &toml::Table) -> Result<Vec<(String, String)>> {
+    let mut flat = Vec::new();
+    for (name, value) in table {
+        let key = format!("{prefix}{name}");
+        match value {
+            toml::Value::Table(table) => flat.extend(flatten(&format!("{key}."), table)?),
+            toml::Value::String(text) => flat.push((key, text.clone())),
+            toml::Value::Integer(number) => flat.push((key, number.to_string())),
+            toml::Value::Boolean(yes) => flat.push((key, yes.to_string())),
+            other => bail!("setting `{key}`: {} is not a text, a whole number or true/false", other.type_str()),
+        }
+    }
+    Ok(flat)
+}
+
+impl Settings {
+    /// Gives the values their types.
+    pub(crate) fn parse(values: &Values) -> Result<Self> {
+        let settings = Self {
+            listen: typed(values, "listen")?,
+            data: PathBuf::from(text(values, "data")),
+            dev: typed(values, "dev")?,
+            environment: environment(text(values, "environment"))?,
+            source: source(text(values, "source"))?,
+            seal_key_file: optional(values, "seal_key_file").map(PathBuf::from),
+            threads: typed(values, "threads")?,
+            log_json: one_of(values, "log_format", &["pretty", "json"])? == 1,
+            event: EventLimits { data_bytes_max: typed(values, "limits.data_bytes")?, ..EventLimits::default() },
+            body_bytes_max: typed(values, "limits.body_bytes")?,
+            batch_events_max: typed(values, "limits.batch_events")?,
+            connections_max: typed(values, "limits.connections")?,
+            streams_max: typed(values, "limits.streams")?,
+            body_timeout: duration(values, "limits.body_timeout")?.unwrap_or_default(),
+            synchronous: [Synchronous::Full, Synchronous::Off][one_of(values, "log.synchronous", &["full", "off"])?],
+            retention: Retention {
+                age: duration(values, "retention.age")?,
+                events_max: Some(typed(values, "retention.events")?).filter(|max| *max > 0),
+            },
+        };
+        if settings.dev && !settings.listen.ip().is_loopback() {
+            bail!("--dev needs no keys, so it listens on loopback addresses only; {} is not one", settings.listen);
+        }
+        if settings.retention.age.is_some_and(|age| age < RETENTION_AGE_MIN) {
+            bail!("setting `retention.age`: at least 1d, because a repeated eventId is recognised for a day");
+        }
+        Ok(settings)
+    }
+}
+
+fn text<'a>(values: &'a Values, key: &str) -> &'a str {
+    values.get(key).map_or("", |value| &value.value)
+}
+
+fn optional<'a>(values: &'a Values, key: &str) -> Option<&'a str> {
+    Some(text(values, key)).filter(|text| !text.is_empty())
+}
+
+fn typed<T: std::str::FromStr>(values: &Values, key: &str) -> Result<T>
+where
+    T::Err: std::fmt::Display,
+{
+    let value = text(values, key);
+    value.parse().map_err(|error| anyhow!("setting `{key}` = {value:?}: {error}"))
+}
+
+fn duration(values: &Values, key: &str) -> Result<Option<Duration>> {
+    optional(values, key)
+        .map(|value| parse_duration(value).map_err(|error| anyhow!("setting `{key}` = {value:?}: {error}")))
+        .transpose()
+}
+
+fn one_of(values: &Values, key: &str, choices: &[&str]) -> Result<usize> {
+    let value = text(values, key);
+    let choice = choices.iter().position(|choice| *choice == value);
+    choice.ok_or_else(|| anyhow!("setting `{key}` = {value:?}: one of {}", choices.join(", ")))
+}
+
+fn environment(value: &str) -> Result<String> {
+    let fits = (1..=16).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if fits { Ok(value.to_owned()) } else { bail!("setting `environment` = {value:?}: 1 to 16 of a-z and 0-9") }
+}
+
+fn source(value: &str) -> Result<String> {
+    tidings_core::event::parse_source(value)
+        .map(Into::into)
+        .map_err(|error| anyhow!("setting `source` = {value:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(toml: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<(Values, Settings)> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("t.toml");
+        std::fs::write(&file, toml)?;
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let flags: Vec<_> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let values = collect(Some(&file), env, &flags)?;
+        let settings = Settings::parse(&values)?;
+        Ok((values, settings))
+    }
+
+    #[test]
+    fn later_sources_win_and_are_named() {
+        let file = "listen = \"127.0.0.1:1\"\n[limits]\nstreams = 5\n";
+        let (values, settings) =
+            parse(file, &[("TIDINGS_LISTEN", "127.0.0.1:2")], &[("data", "/d")]).expect("good settings");
+        assert_eq!(settings.listen.port(), 2);
+        assert_eq!(settings.streams_max, 5);
+        assert_eq!(values["listen"].from, "TIDINGS_LISTEN");
+        assert_eq!(values["data"].from, "--data");
+        assert_eq!(values["threads"].from, "default");
+    }
+
+    #[test]
+    fn what_is_not_a_setting_is_refused_by_name() {
+        let cases: [(&str, &[(&str, &str)], &str); 6] = [
+            ("lisen = 1", &[], "lisen"),
+            ("[limits]\nstream = 1", &[], "limits.stream"),
+            ("", &[("TIDINGS_LISEN", "x")], "TIDINGS_LISEN"),
+            ("threads = \"many\"", &[], "threads"),
+            ("[retention]\nage = \"1h\"", &[], "retention.age"),
+            ("dev = true\nlisten = \"0.0.0.0:80\"", &[], "loopback"),
+        ];
+        for (file, env, named) in cases {
+            let error = parse(file, env, &[]).expect_err(file).to_string();
+            assert!(error.contains(named), "{file:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `tidings serve`: puts the parts together, runs them, and stops them in order. The only place that spawns.
+
+mod banner;
+mod listen;
+mod retention;
+mod stop;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use anyhow::{Context as _, Result};
+use ed25519_dalek::SigningKey;
+use tidings_core::seal::SealingKey;
+use tidings_egress::Door;
+use tidings_engine::dispatcher::{Dispatcher, Env};
+use tidings_log::Store;
+use tidings_log::sqlite::SqliteStore;
+use tidings_log::store::{Document, Expect, Kind, Owner, Write};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::api::routes;
+use crate::app::{App, Phase};
+use crate::clock;
+use crate::config::Settings;
+use crate::control::audit::Actor;
+use crate::control::keys::{Keys, Principal};
+use crate::control::webhooks::Webhooks;
+use crate::control::{sealing, socket};
+
+/// Where the key that signs heads of the chain is kept, sealed.
+const AUDIT_KEY: &str = "audit-key";
+
+/// Serves until a signal, or until the log is fenced.
+pub(crate) fn run(settings: Settings) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = if settings.threads == 0 { cores } else { settings.threads };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(serve(settings, threads))
+}
+
+/// Makes the data folder, for this user alone.
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make the data folder {}", folder.display()))
+}
+
+async fn serve(settings: Settings, threads: usize) -> Result<()> {
+    make_folder(&settings.data)?;
+    let listener = listen::bind(settings.listen)?;
+    let address = listener.local_addr()?;
+    let (phase, phase_watch) = watch::channel(Phase::Starting);
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings.data, settings.synchronous)?);
+    let sealing = sealing::open(&settings.data, settings.seal_key_file.as_deref(), &*store).await?;
+    let audit_key = audit_key(&sealing, &*store).await?;
+    let env = Env { now: clock::now, random: clock::fill };
+    let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&store), env, tokio::runtime::Handle::current()));
+    let door = Arc::new(Door::new());
+    let webhooks = Webhooks::new(Arc::clone(&store), sealing, Arc::clone(&dispatcher), door);
+    let keys = Keys::load(&*store).await?;
+    let app = Arc::new(App {
+        settings,
+        store: Arc::clone(&store),
+        keys,
+        webhooks,
+        dispatcher: Arc::clone(&dispatcher),
+        audit_key,
+        phase: phase_watch.clone(),
+        streams: Arc::new(AtomicUsize::new(0)),
+    });
+    if app.settings.dev {
+        app.webhooks.load().await?;
+    }
+    let anybody = app.settings.dev.then(|| Principal::operator(Actor::Development));
+    let server = listen::start(listener, routes::router(&app, anybody.as_ref()), &app.settings, threads, &phase_watch)?;
+    let operator = Principal::operator(Actor::Operator);
+    tokio::spawn(socket::serve(app.settings.data.clone(), routes::router(&app, Some(&operator))));
+    tokio::spawn(retention::run(Arc::clone(&store), app.settings.retention));
+    phase.send_replace(Phase::Ready);
+    banner::print(&app, address);
+    let outcome = stop::wait(&app, &phase, server).await;
+    socket::remove(&app.settings.data);
+    outcome
+}
+
+/// The key that signs heads of the chain: made once, kept sealed.
+async fn audit_key(sealing: &SealingKey, store: &dyn Store) -> Result<SigningKey> {
+    if let Some(document) = store.get(Kind::Setting, Owner::Operator, AUDIT_KEY).await? {
+        let sealed = String::from_utf8(document.body).context("the audit key is damaged")?;
+        let plain = sealing.open(AUDIT_KEY, &sealed).context("the audit key cannot be opened")?;
+        let seed = <[u8; 32]>::try_from(&plain[..]).context("the audit key is damaged")?;
+        return Ok(SigningKey::from_bytes(&seed));
+    }
+    let seed = Zeroizing::new(clock::random::<32>());
+    let body = sealing.seal(clock::random(), AUDIT_KEY, &*seed).into_bytes();
+    let document = Document { kind: Kind::Setting, owner: Owner::Operator, id: AUDIT_KEY.into(), revision: 0, body };
+    store.commit(clock::now(), vec![Write::Put(document, Expect::New)]).await?;
+    Ok(SigningKey::from_bytes(&seed))
+}

@@ -1,0 +1,71 @@
+//! The end: in order, within 25 seconds, whatever hangs.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::listen::Server;
+use crate::app::{App, Phase};
+
+/// When, after the signal, connections are accepted no more: balancers have noticed by then.
+const STOP_ACCEPTING: Duration = Duration::from_secs(3);
+/// When streams and requests have ended.
+const DRAINED: Duration = Duration::from_secs(15);
+/// When attempts are cancelled.
+const CANCEL: Duration = Duration::from_secs(20);
+/// When the process is gone.
+const EXIT: Duration = Duration::from_secs(25);
+/// What is under way when the log is fenced gets an answer within this time.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
+
+/// Waits for a signal and stops in order; an error if the log was fenced.
+pub(crate) async fn wait(app: &App, phase: &watch::Sender<Phase>, server: Server) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("stopping"),
+        _ = interrupt.recv() => tracing::info!("stopping; once more to stop at once"),
+        reason = app.store.fenced() => {
+            phase.send_replace(Phase::Draining);
+            sleep(LAST_ANSWERS).await;
+            bail!("the log was fenced after a disk error ({reason}); start again to go on from what the disk has");
+        }
+    }
+    let begun = Instant::now();
+    tokio::select! {
+        () = in_order(app, phase, &server, begun) => {}
+        () = sleep_until(begun + EXIT) => tracing::warn!("not everything ended in time"),
+        _ = interrupt.recv() => tracing::warn!("stopped at once"),
+        _ = terminate.recv() => tracing::warn!("stopped at once"),
+    }
+    Ok(())
+}
+
+async fn in_order(app: &App, phase: &watch::Sender<Phase>, server: &Server, begun: Instant) {
+    phase.send_replace(Phase::Stopping);
+    let deliveries = app.dispatcher.shutdown(CANCEL);
+    let connections = async {
+        // Nobody balances a development server.
+        if !app.settings.dev {
+            sleep_until(begun + STOP_ACCEPTING).await;
+        }
+        server.stop_accepting();
+        phase.send_replace(Phase::Draining);
+        let drained = async {
+            while server.open.load(Ordering::Relaxed) > 0 && server.threads_left() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let left = (begun + DRAINED).saturating_duration_since(Instant::now());
+        if timeout(left, drained).await.is_err() {
+            tracing::warn!(open = server.open.load(Ordering::Relaxed), "connections did not end in time");
+        }
+    };
+    tokio::join!(deliveries, connections);
+    app.store.close();
+    tracing::info!("stopped");
+}

@@ -1,0 +1,11 @@
+//! Logs: for people or as JSON, on standard error, without secrets.
+
+use tracing_subscriber::EnvFilter;
+
+/// Sets up logging; `RUST_LOG` narrows or widens it.
+pub(crate) fn start(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second call, as in tests, changes nothing.
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}

@@ -1,0 +1,31 @@
+//! What a sink is given.
+
+use bytes::Bytes;
+use memchr::memmem;
+use tidings_core::event::{EventType, Header};
+use tidings_core::id::EventId;
+
+/// One attempt of one delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct Parcel<'a> {
+    /// Id of the event, the same at every attempt.
+    pub id: &'a EventId,
+    /// What happened.
+    pub event_type: &'a EventType,
+    /// The stored header (see `tidings_core::event`).
+    pub header: &'a Bytes,
+    /// The payload; `None`: erased.
+    pub data: Option<&'a Bytes>,
+    /// Counts from 1.
+    pub attempt: u32,
+}
+
+impl Parcel<'_> {
+    /// The W3C trace context that the producer gave, if any.
+    pub fn traceparent(&self) -> Option<Box<str>> {
+        // Most events have none, and then the header need not be parsed.
+        memmem::find(self.header, b"\"traceparent\"")?;
+        let header = Header::parse(self.header).ok()?;
+        header.metadata.into_iter().find(|(name, _)| &**name == "traceparent").map(|(_, value)| value)
+    }
+}
