@@ -16,19 +16,18 @@
 //! Circuit, rounds, parking and replay will stand beside this module and feed [`Lane::next`].
 
 mod item;
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::ops::Bound::{Excluded, Included};
-use std::time::Duration;
 
 use foldhash::HashMap;
-use serde::{Deserialize, Serialize};
 
 use crate::offset::Offset;
-use crate::retry::Schedule;
 use crate::time::Timestamp;
 use item::{Item, Kept, Stage};
+pub use terms::{Changes, Ordering, Outcome, Row, Send, Settings};
 
 /// Most events sent whose outcome is not committed (product §0.4).
 pub const UNSETTLED_MAX: usize = 256;
@@ -36,89 +35,6 @@ pub const UNSETTLED_MAX: usize = 256;
 pub const WINDOW_MAX: usize = 224;
 /// Most deliveries that wait beside the cursor; then it stops.
 pub const ROWS_MAX: usize = 10_000;
-
-/// Whether the events of an aggregate wait for each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ordering {
-    /// They do.
-    #[default]
-    Aggregate,
-    /// Everything is sent as it comes.
-    None,
-}
-
-/// What a subscription asks of its lane.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// When to try again.
-    pub schedule: Schedule,
-    /// Most attempts in flight; 0 counts as 1.
-    pub max_concurrency: usize,
-    /// Whether aggregates keep their order.
-    pub ordering: Ordering,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The subscriber has it.
-    Delivered {
-        /// Of the answer, where the protocol has one.
-        status: Option<u16>,
-    },
-    /// It does not, but may have it later.
-    Retry {
-        /// For a person: `timeout`, `status 503`.
-        reason: Box<str>,
-        /// Of the answer, if one came.
-        status: Option<u16>,
-        /// How long the subscriber asks to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// It will never take this event.
-    Reject {
-        /// For a person.
-        reason: Box<str>,
-        /// Of the answer, if one came.
-        status: Option<u16>,
-    },
-}
-
-/// A delivery that is not settled although the cursor is, or may come to be, past it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Which event.
-    pub offset: Offset,
-    /// Attempts made; 0 for one that waits for an earlier event of its aggregate, or for its first answer.
-    pub attempts: u32,
-    /// When the next one is due.
-    pub due: Timestamp,
-    /// Why the last one failed, or what is waited for.
-    pub reason: Box<str>,
-}
-
-/// An attempt to make now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Send {
-    /// Of which event.
-    pub offset: Offset,
-    /// Counts from 1.
-    pub attempt: u32,
-}
-
-/// What is to be committed, at once or not at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes {
-    /// Everything through here is settled but for rows.
-    pub cursor: Offset,
-    /// Rows, new or changed.
-    pub waiting: Vec<Row>,
-    /// Rows that are done with.
-    pub cleared: Vec<Offset>,
-    /// Deliveries given up; their rows, if any, go.
-    pub dead: Vec<Row>,
-}
 
 /// The state of one subscription's deliveries.
 #[derive(Debug)]
@@ -143,6 +59,8 @@ pub struct Lane {
     under_way: Option<Vec<Offset>>,
     in_flight: usize,
     unsettled: usize,
+    /// Items that have a row, or are about to.
+    rows: usize,
 }
 
 impl Lane {
@@ -161,6 +79,7 @@ impl Lane {
             under_way: None,
             in_flight: 0,
             unsettled: 0,
+            rows: 0,
         };
         for (row, key) in rows {
             lane.insert(row.offset, Item::restored(&row, key));
@@ -252,6 +171,7 @@ impl Lane {
         item.reason = reason;
         if let Some(due) = due {
             item.stage = Stage::Waiting(due);
+            self.rows += usize::from(item.kept == Kept::No);
             item.kept = Kept::Dirty;
             self.changed.push(offset);
         } else {
@@ -266,6 +186,7 @@ impl Lane {
         self.in_flight -= 1;
         item.stage = Stage::Waiting(until);
         if item.kept == Kept::No {
+            self.rows += 1;
             item.kept = Kept::Dirty;
             self.changed.push(offset);
         }
@@ -285,8 +206,7 @@ impl Lane {
             return None;
         }
         let offsets = mem::take(&mut self.changed);
-        let mut changes =
-            Changes { cursor: self.cursor, waiting: Vec::new(), cleared: Vec::new(), dead: Vec::new() };
+        let mut changes = Changes { cursor: self.cursor, waiting: Vec::new(), cleared: Vec::new(), dead: Vec::new() };
         for &offset in &offsets {
             let Some(item) = self.items.get_mut(&offset) else { continue };
             match item.stage {
@@ -315,6 +235,7 @@ impl Lane {
                 self.promote(offset);
             } else if matches!(item.stage, Stage::Delivered | Stage::Dead) {
                 let (stage, key) = (item.stage, item.key);
+                self.rows -= usize::from(item.kept == Kept::Yes);
                 self.items.remove(&offset);
                 self.unsettled -= 1;
                 if stage == Stage::Dead {
@@ -349,9 +270,9 @@ impl Lane {
         self.unsettled
     }
 
-    /// How many deliveries wait beside the cursor.
+    /// How many deliveries wait beside the cursor, those included whose end is not committed yet.
     pub fn waiting(&self) -> usize {
-        self.items.len() - self.unsettled
+        self.rows
     }
 
     /// Moves the cursor as far as the first law allows, and makes the rows that this takes.
@@ -370,6 +291,7 @@ impl Lane {
                     return;
                 }
                 if let Some(item) = self.items.get_mut(&offset) {
+                    self.rows += 1;
                     item.kept = Kept::Dirty;
                 }
                 self.changed.push(offset);
@@ -403,6 +325,7 @@ impl Lane {
             // Nearly always at the end; before a restored row that was above the cursor, else.
             chain.insert(chain.partition_point(|other| *other < offset), offset);
         }
+        self.rows += usize::from(item.kept == Kept::Yes);
         self.unsettled += usize::from(item.is_unsettled());
         self.items.insert(offset, item);
     }

@@ -1,7 +1,8 @@
 //! Postings: the keys under which the log finds an event again.
 //!
-//! A posting is a 64-bit key within a scope (tenant and kind). Keys may collide; whoever follows one checks the event
-//! it leads to. They are part of the format on disk and never change.
+//! A posting is a key within a scope (tenant and kind). Keys may collide; whoever follows one checks the event it leads
+//! to. Only those of aggregates are wide enough to stand for their value. They are part of the format on disk and never
+//! change.
 
 use sha2::{Digest, Sha256};
 
@@ -27,6 +28,16 @@ pub enum Kind {
     Channel = 4,
 }
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Id, Self::Aggregate, Self::Type, Self::Below, Self::Channel];
+
+    /// The scope of this kind of postings in a tenant.
+    pub const fn scope(self, tenant: u32) -> u64 {
+        (tenant as u64) << 3 | self as u64
+    }
+}
+
 /// A key under which an event is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Posting {
@@ -34,20 +45,22 @@ pub struct Posting {
     pub scope: u64,
     /// The hash of the value, or the upper half of a UUID, so that `UUIDv7` ids stay in order.
     pub key: u64,
+    /// For aggregates 64 more bits of the hash, so that the posting is taken as unique; 0 for others.
+    pub tag: u64,
 }
-
-/// The identity of an aggregate: 128 bits, taken as unique within its tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AggregateKey(pub [u8; 16]);
 
 impl Posting {
     /// The posting of `value` for `kind` in tenant number `tenant`.
     pub fn new(tenant: u32, kind: Kind, value: &str) -> Self {
-        let key = match kind {
-            Kind::Id => uuid_half(value).unwrap_or_else(|| half(&digest(value))),
-            _ => half(&digest(value)),
+        let (key, tag) = match kind {
+            Kind::Id => (uuid_half(value).unwrap_or_else(|| half(&digest(value), 0)), 0),
+            Kind::Aggregate => {
+                let digest = digest(value);
+                (half(&digest, 0), half(&digest, 8))
+            }
+            _ => (half(&digest(value), 0), 0),
         };
-        Self { scope: scope(tenant, kind), key }
+        Self { scope: kind.scope(tenant), key, tag }
     }
 
     /// The posting under which events that `pattern` matches are found, or `None` when only a scan finds them.
@@ -63,19 +76,12 @@ impl Posting {
     }
 }
 
-fn scope(tenant: u32, kind: Kind) -> u64 {
-    u64::from(tenant) << 3 | kind as u64
-}
-
-/// All postings of an event, and the key of its aggregate.
-pub fn postings(tenant: u32, subject: &Subject) -> (Vec<Posting>, Option<AggregateKey>) {
+/// All postings of an event, its id's first, and that of its aggregate.
+pub fn postings(tenant: u32, subject: &Subject) -> (Vec<Posting>, Option<Posting>) {
     let mut all = Vec::with_capacity(4 + subject.channels.len());
     all.push(Posting::new(tenant, Kind::Id, subject.id.as_str()));
-    let aggregate = subject.aggregate.as_ref().map(|id| {
-        let digest = digest(id.as_str());
-        all.push(Posting { scope: scope(tenant, Kind::Aggregate), key: half(&digest) });
-        aggregate_key(&digest)
-    });
+    let aggregate = subject.aggregate.as_ref().map(|id| Posting::new(tenant, Kind::Aggregate, id.as_str()));
+    all.extend(aggregate);
     all.push(Posting::new(tenant, Kind::Type, subject.event_type.as_str()));
     all.extend(below(tenant, &subject.event_type));
     all.extend(subject.channels.iter().map(|c| Posting::new(tenant, Kind::Channel, c.as_str())));
@@ -95,14 +101,9 @@ fn digest(value: &str) -> [u8; 32] {
     Sha256::digest(value.as_bytes()).into()
 }
 
-fn half(digest: &[u8; 32]) -> u64 {
-    u64::from_be_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
-}
-
-fn aggregate_key(digest: &[u8; 32]) -> AggregateKey {
-    let mut key = [0; 16];
-    key.copy_from_slice(&digest[..16]);
-    AggregateKey(key)
+/// Eight bytes of a digest.
+fn half(digest: &[u8; 32], from: usize) -> u64 {
+    digest[from..from + 8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
 }
 
 fn uuid_half(value: &str) -> Option<u64> {

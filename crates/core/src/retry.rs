@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::{Timestamp, format_duration, parse_duration};
 
 /// The most that `Retry-After` may push an attempt away.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 /// The part of a delay that jitter adds at the most.
 const JITTER: f64 = 0.1;
 

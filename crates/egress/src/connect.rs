@@ -34,7 +34,8 @@ pub(crate) async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>,
 }
 
 async fn reach(target: &Target) -> Result<TcpStream, DoorError> {
-    let addresses = lookup_host((&*target.host, target.port)).await.map_err(|error| DoorError::Dns(error.to_string()))?;
+    let addresses =
+        lookup_host((&*target.host, target.port)).await.map_err(|error| DoorError::Dns(error.to_string()))?;
     let mut failed = DoorError::Dns("it is known, but without an address".into());
     for address in addresses {
         match TcpStream::connect(address).await {

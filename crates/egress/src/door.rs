@@ -16,7 +16,7 @@ use crate::target::Target;
 
 /// How much of an answer's body is read; then the connection is closed.
 pub const BODY_BYTES_MAX: usize = 16 << 10;
-/// Largest head of an answer; a larger one is an error.
+/// How much of an answer is buffered: a head that is larger, give or take one read, is an error.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// The way out. One for the process: it keeps idle connections, at most [`crate::IDLE_MAX`] an endpoint, for 30 s.

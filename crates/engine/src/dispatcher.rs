@@ -8,6 +8,7 @@ mod attempt;
 mod ledger;
 mod reading;
 mod runner;
+mod signals;
 
 use std::mem;
 use std::sync::Arc;

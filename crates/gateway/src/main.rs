@@ -11,6 +11,10 @@ mod telemetry;
 
 use std::process::ExitCode;
 
+/// Events are made on one thread and freed on another, which costs glibc's allocator a fifth of an append.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::run()
 }

@@ -28,6 +28,8 @@ pub struct Event {
     pub sequence: Option<u64>,
     /// Which fields the producer gave.
     pub supplied: Supplied,
+    /// The wire form; `header` and the data are slices of it.
+    pub(crate) envelope: Bytes,
     /// The JSON envelope without `data` (see `tidings_core::event`).
     pub header: Bytes,
     /// What became of the payload.
@@ -60,7 +62,7 @@ impl Event {
         recorded: Timestamp,
         sequence: Option<u64>,
     ) -> Arc<Self> {
-        let header = Bytes::from(encoded.header(sequence));
+        let (envelope, header, bytes) = encode(&encoded.header(sequence), &encoded.data);
         Arc::new(Self {
             tenant,
             offset,
@@ -68,8 +70,9 @@ impl Event {
             subject: encoded.subject,
             sequence,
             supplied: encoded.supplied,
+            envelope,
             header,
-            data: Data::Kept { bytes: encoded.data, salt: encoded.salt },
+            data: Data::Kept { bytes, salt: encoded.salt },
         })
     }
 
@@ -81,9 +84,9 @@ impl Event {
         }
     }
 
-    /// The wire form `envelope`: one JSON object.
-    pub fn envelope(&self) -> Vec<u8> {
-        event::envelope(&self.header, self.bytes().map(|b| &b[..]))
+    /// The wire form `envelope`: one JSON object, encoded once.
+    pub fn envelope(&self) -> &Bytes {
+        &self.envelope
     }
 
     /// Its leaf in the chain.
@@ -101,11 +104,21 @@ impl Event {
             Data::Kept { bytes, salt } => Data::Erased { digest: chain::data_digest(salt, bytes) },
             erased @ Data::Erased { .. } => erased.clone(),
         };
-        Self { data, ..self.clone() }
+        let envelope = event::envelope(&self.header, None).into();
+        // The header must not keep the memory of the erased data alive.
+        Self { data, envelope, header: Bytes::copy_from_slice(&self.header), ..self.clone() }
     }
 
     /// Bytes of memory that it holds, about.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.header.len() + self.bytes().map_or(0, Bytes::len) + 128
+        size_of::<Self>() + self.envelope.len() + 128
     }
+}
+
+/// Envelope, header and data in one piece of memory of their own: a request's body is not kept alive by its events.
+pub(crate) fn encode(header: &[u8], data: &[u8]) -> (Bytes, Bytes, Bytes) {
+    let envelope = Bytes::from(event::envelope(header, Some(data)));
+    // `…header…,"data":…data…}`
+    let (header, bytes) = (envelope.slice(..header.len()), envelope.slice(envelope.len() - 1 - data.len()..envelope.len() - 1));
+    (envelope, header, bytes)
 }

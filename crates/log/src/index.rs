@@ -4,13 +4,12 @@
 //! written to disk in slices, and is dropped with the commit of the last one. A reader asks both and then the disk, in
 //! this order, so that nothing falls between.
 
+use std::collections::hash_map;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use tidings_core::offset::Offset;
-use tidings_core::posting::{AggregateKey, Posting};
-
-use crate::event::Tenant;
+use tidings_core::posting::Posting;
 
 /// How many offsets share a generation of the index on disk. Random keys touch only the newest generation's pages.
 pub(crate) const GENERATION_BITS: u32 = 20;
@@ -18,16 +17,23 @@ pub(crate) const GENERATION_BITS: u32 = 20;
 /// One generation of postings and aggregate heads.
 #[derive(Debug, Default)]
 pub(crate) struct Generation {
-    pub(crate) postings: HashMap<Posting, Offsets>,
-    pub(crate) heads: HashMap<(Tenant, AggregateKey), u64>,
+    postings: HashMap<Posting, Entry>,
     /// The last position it covers.
     pub(crate) through: u64,
     pub(crate) events: usize,
 }
 
+/// What is found under one posting.
+#[derive(Debug)]
+struct Entry {
+    offsets: Offsets,
+    /// For an aggregate, the sequence number of the last one; else 0.
+    sequence: u64,
+}
+
 /// Ascending offsets; most keys have one.
 #[derive(Debug)]
-pub(crate) enum Offsets {
+enum Offsets {
     One(u64),
     Many(Vec<u64>),
 }
@@ -40,7 +46,7 @@ impl Offsets {
         }
     }
 
-    pub(crate) fn as_slice(&self) -> &[u64] {
+    fn as_slice(&self) -> &[u64] {
         match self {
             Self::One(offset) => std::slice::from_ref(offset),
             Self::Many(all) => all,
@@ -49,14 +55,26 @@ impl Offsets {
 }
 
 impl Generation {
-    fn add(&mut self, offset: Offset, postings: &[Posting]) {
+    fn add(&mut self, offset: Offset, postings: &[Posting], head: Option<(Posting, u64)>) {
         for posting in postings {
-            self.postings
-                .entry(*posting)
-                .and_modify(|offsets| offsets.push(offset.0))
-                .or_insert(Offsets::One(offset.0));
+            let sequence = head.filter(|(aggregate, _)| aggregate == posting).map_or(0, |(_, sequence)| sequence);
+            match self.postings.entry(*posting) {
+                hash_map::Entry::Occupied(mut entry) => {
+                    entry.get_mut().offsets.push(offset.0);
+                    entry.get_mut().sequence = sequence;
+                }
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(Entry { offsets: Offsets::One(offset.0), sequence });
+                }
+            }
         }
         self.events += 1;
+    }
+
+    /// Aggregates with their last sequence numbers.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (Posting, u64)> + '_ {
+        let heads = self.postings.iter().filter(|(_, entry)| entry.sequence > 0);
+        heads.map(|(posting, entry)| (*posting, entry.sequence))
     }
 }
 
@@ -68,25 +86,23 @@ pub(crate) struct TailIndex {
 }
 
 impl TailIndex {
-    pub(crate) fn add(&mut self, position: u64, offset: Offset, postings: &[Posting]) {
-        self.active.add(offset, postings);
+    /// Takes a committed event; `head` is its aggregate with its sequence number.
+    pub(crate) fn add(&mut self, position: u64, offset: Offset, postings: &[Posting], head: Option<(Posting, u64)>) {
+        self.active.add(offset, postings, head);
         self.active.through = position;
     }
 
-    pub(crate) fn set_head(&mut self, tenant: Tenant, aggregate: AggregateKey, sequence: u64) {
-        self.active.heads.insert((tenant, aggregate), sequence);
-    }
-
-    pub(crate) fn head(&self, tenant: Tenant, aggregate: AggregateKey) -> Option<u64> {
-        let key = (tenant, aggregate);
-        self.active.heads.get(&key).or_else(|| self.frozen.as_ref()?.heads.get(&key)).copied()
+    /// The last sequence number of an aggregate.
+    pub(crate) fn head(&self, aggregate: Posting) -> Option<u64> {
+        let entry = self.active.postings.get(&aggregate);
+        entry.or_else(|| self.frozen.as_ref()?.postings.get(&aggregate)).map(|entry| entry.sequence)
     }
 
     /// Offsets under `posting`, ascending.
     pub(crate) fn offsets(&self, posting: Posting) -> Vec<u64> {
         let frozen = self.frozen.as_ref().and_then(|frozen| frozen.postings.get(&posting));
         let active = self.active.postings.get(&posting);
-        [frozen, active].into_iter().flatten().flat_map(Offsets::as_slice).copied().collect()
+        [frozen, active].into_iter().flatten().flat_map(|entry| entry.offsets.as_slice()).copied().collect()
     }
 
     /// Events not indexed on disk.
@@ -125,17 +141,23 @@ pub(crate) struct PostingRow {
     pub(crate) first: u64,
     /// The offsets after `first`, as varints of their distances.
     pub(crate) rest: Vec<u8>,
+    /// For an aggregate, the sequence number at its last offset; else 0.
+    pub(crate) sequence: u64,
 }
 
 impl Generation {
     /// Its rows in the order of the index on disk.
     pub(crate) fn rows(&self) -> Vec<PostingRow> {
         let mut rows = Vec::with_capacity(self.postings.len());
-        for (posting, offsets) in &self.postings {
-            for run in offsets.as_slice().chunk_by(|a, b| a >> GENERATION_BITS == b >> GENERATION_BITS) {
-                let rest = encode(run);
-                rows.push(PostingRow { generation: run[0] >> GENERATION_BITS, posting: *posting, first: run[0], rest });
-            }
+        for (posting, entry) in &self.postings {
+            let runs = entry.offsets.as_slice().chunk_by(|a, b| a >> GENERATION_BITS == b >> GENERATION_BITS);
+            rows.extend(runs.map(|run| PostingRow {
+                generation: run[0] >> GENERATION_BITS,
+                posting: *posting,
+                first: run[0],
+                rest: encode(run),
+                sequence: entry.sequence,
+            }));
         }
         rows.sort_unstable_by_key(|row| (row.generation, row.posting, row.first));
         rows
@@ -185,12 +207,12 @@ mod tests {
 
     #[test]
     fn a_reader_finds_frozen_and_active_postings_in_order() {
-        let posting = Posting { scope: 8, key: 1 };
+        let posting = Posting { scope: 8, key: 1, tag: 0 };
         let mut index = TailIndex::default();
-        index.add(1, Offset(1), &[posting]);
-        index.add(2, Offset(2), &[posting]);
+        index.add(1, Offset(1), &[posting], None);
+        index.add(2, Offset(2), &[posting], None);
         index.freeze();
-        index.add(3, Offset(3), &[posting]);
+        index.add(3, Offset(3), &[posting], None);
         assert_eq!(index.offsets(posting), [1, 2, 3]);
         index.thaw();
         assert_eq!(index.offsets(posting), [3]);

@@ -25,7 +25,7 @@ use tidings_core::chain::Hash;
 use tidings_core::event::Encoded;
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
-use tidings_core::posting::{AggregateKey, Posting};
+use tidings_core::posting::Posting;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 
@@ -132,8 +132,8 @@ pub struct Prepared {
     pub encoded: Encoded,
     /// Its postings.
     pub postings: Vec<Posting>,
-    /// Its aggregate.
-    pub aggregate: Option<AggregateKey>,
+    /// The posting of its aggregate.
+    pub aggregate: Option<Posting>,
 }
 
 impl Prepared {

@@ -7,7 +7,7 @@ mod walk;
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use serde::Serialize;
 use tidings_core::tenant::TenantName;
 
@@ -140,9 +140,16 @@ pub fn verify(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Repor
     if !path.exists() {
         return Err(VerifyError::Absent(folder.display().to_string()));
     }
-    let connection = open_reader(&path)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(OpenError::from)?;
     let mut report = Report::default();
+    let connection = match open_reader(&path) {
+        Ok(connection) => connection,
+        Err(OpenError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            report.note_page(format!("the list of tables cannot be read: {error}"));
+            return Ok(report);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(OpenError::from)?;
     check_pages(&connection, &mut report);
     let total = total(&connection);
     let mut checked = 0;

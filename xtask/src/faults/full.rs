@@ -1,4 +1,5 @@
-//! A full disk: a small file system in memory, filled under load, then given room again.
+//! A full disk: a small file system in memory, filled under load, then given room again; twice, once by the log itself
+//! and once by something else.
 
 use super::Bench;
 use super::clock;
@@ -9,6 +10,7 @@ use super::server::{Launch, free_address};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -18,7 +20,6 @@ const WORKERS: u32 = 4;
 const FILLED_WITHIN: Duration = Duration::from_mins(1);
 const STAYS_FULL: Duration = Duration::from_secs(1);
 const HEALS_WITHIN: Duration = Duration::from_secs(5);
-const GOES_ON: Duration = Duration::from_millis(300);
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 
 /// How small.
@@ -27,22 +28,24 @@ pub(crate) struct Options {
     /// Size of the file system, in MiB.
     #[arg(long, default_value_t = 24)]
     size_mib: u32,
-    /// What is given back, in MiB.
-    #[arg(long, default_value_t = 8)]
+    /// What is given back each time, in MiB.
+    #[arg(long, default_value_t = 6)]
     ballast_mib: u32,
 }
 
 impl Options {
     pub(super) fn of_all() -> Self {
-        Self { size_mib: 24, ballast_mib: 8 }
+        Self { size_mib: 24, ballast_mib: 6 }
     }
 }
 
 /// Runs it.
 pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
     let mount = Mount::new(bench.path().join("small"), options.size_mib)?;
-    let ballast = mount.folder.join("ballast");
-    fs::write(&ballast, vec![1; options.ballast_mib as usize * 1024 * 1024])?;
+    let ballast = ["ballast-1", "ballast-2"].map(|name| mount.folder.join(name));
+    for file in &ballast {
+        fs::write(file, vec![1; options.ballast_mib as usize * 1024 * 1024])?;
+    }
     let data = mount.folder.join("data");
     let output = bench.path().join("server");
     let plain = Launch::plain(&bench.binary, &data, free_address()?);
@@ -50,28 +53,56 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
     let server = launch.start_ready()?;
     let fleet = Fleet::new(launch.address, bench.ledger(1), WORKERS, 0, Mix::Everything, &bench.chance);
     fleet.load();
-    wait_for_refusals(&fleet).with_context(|| server.last_words())?;
-    bench.report.fact("acked_until_full", fleet.ledger().acked_events(None));
-    sleep(STAYS_FULL);
-    check_reads(bench, &mut Client::new(launch.address))?;
-    let refusals = fleet.take_refusals();
-    check_refusals(bench, &refusals);
-    let freed = clock::now();
-    fs::remove_file(&ballast)?;
-    let healed = wait_for_ack(&fleet, freed);
-    match healed {
-        Some(wait) => bench.report.millis("healed_after_ms", wait),
-        None => bench.report.violation(format!(
-            "no acknowledgement within {HEALS_WITHIN:?} of there being room; last refusal {}; {}",
-            fleet.take_refusals().last().map_or_else(|| "none".to_owned(), ToString::to_string),
-            server.last_words()
-        )),
-    }
-    sleep(GOES_ON);
+    // The log itself fills the disk.
+    stay_full(bench, &fleet, "own").with_context(|| server.last_words())?;
+    heal(bench, &fleet, "own", &ballast[..1])?;
+    // Something else fills it to the last byte, at once, between two looks that the server takes at it.
+    let filler = mount.folder.join("filler");
+    fill(&filler)?;
+    stay_full(bench, &fleet, "foreign").with_context(|| server.last_words())?;
+    heal(bench, &fleet, "foreign", &[filler, ballast[1].clone()])?;
     fleet.settle(SETTLE_WITHIN)?;
     let ledger = fleet.end();
     judge(bench, &ledger, server, &data)?;
     mount.end()
+}
+
+/// Waits for refusals, and looks at them and at reads after a while.
+fn stay_full(bench: &mut Bench, fleet: &Fleet, cause: &str) -> Result<()> {
+    fleet.take_refusals();
+    wait_for_refusals(fleet)?;
+    sleep(STAYS_FULL);
+    check_reads(bench, &mut Client::new(fleet.address()))?;
+    let refusals = fleet.take_refusals();
+    eprintln!("full: {cause}: {} refusals", refusals.len());
+    bench.report.fact(&format!("refusals_{cause}"), refusals.len());
+    check_refusals(bench, &refusals);
+    Ok(())
+}
+
+/// Makes room and waits for the first acknowledgement.
+fn heal(bench: &mut Bench, fleet: &Fleet, cause: &str, files: &[PathBuf]) -> Result<()> {
+    let freed = clock::now();
+    for file in files {
+        fs::remove_file(file)?;
+    }
+    if let Some(wait) = wait_for_ack(fleet, freed) {
+        bench.report.millis(&format!("healed_ms_{cause}"), wait);
+    } else {
+        let last = fleet.take_refusals().last().map_or_else(|| "none".to_owned(), ToString::to_string);
+        bench.report.violation(format!("not healed {HEALS_WITHIN:?} after there was room; last refusal {last}"));
+    }
+    Ok(())
+}
+
+/// Writes until there is no room for another byte.
+fn fill(file: &Path) -> Result<()> {
+    let mut file = fs::File::create(file)?;
+    for size in [1 << 20, 4096, 1] {
+        let block = vec![1; size];
+        while file.write_all(&block).is_ok() {}
+    }
+    Ok(())
 }
 
 fn wait_for_refusals(fleet: &Fleet) -> Result<()> {
@@ -108,7 +139,6 @@ fn check_reads(bench: &mut Bench, client: &mut Client) -> Result<()> {
 }
 
 fn check_refusals(bench: &mut Bench, refusals: &[Refusal]) {
-    bench.report.fact("refusals", refusals.len());
     let proper = |refusal: &&Refusal| {
         let seconds = refusal.retry_after.as_deref().is_some_and(|value| value.parse::<u32>().is_ok());
         let problem = refusal.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/problem+json"));

@@ -99,6 +99,7 @@ impl Shared {
 /// The workers. Idle at first; stopped when dropped.
 #[derive(Debug)]
 pub(super) struct Fleet {
+    address: SocketAddr,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -129,7 +130,12 @@ impl Fleet {
             let mut worker = Worker::new(Arc::clone(&shared), address, keys_from, mix, chance);
             thread::spawn(move || worker.run())
         });
-        Self { shared: Arc::clone(&shared), threads: threads.collect() }
+        Self { address, shared: Arc::clone(&shared), threads: threads.collect() }
+    }
+
+    /// Where it sends to.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Sends at full speed.

@@ -25,7 +25,8 @@ const CONTROL_SYNCS: u32 = 20;
 /// How long, and at how many points.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Moments at which the power goes, each seen twice: with all unsynced writes gone, and with some of them torn.
+    /// Moments at which the power goes, each seen twice: with all unsynced writes gone, and with some of them torn;
+    /// a quarter as many again lie in the first start.
     #[arg(long, default_value_t = 10)]
     points: u32,
     /// How long the recorded load lasts.
@@ -141,7 +142,8 @@ fn record(bench: &Bench, options: &Options, syncs: Syncs) -> Result<Recording> {
 }
 
 impl Recording {
-    /// Random steps after the first acknowledgement, in order; the last step is always one.
+    /// Random steps, in order: `count` after the first acknowledgement, of which the last step is always one, and a
+    /// quarter as many of the very first start.
     fn points(&self, chance: &mut super::chance::Chance, count: u32) -> Result<Vec<usize>> {
         let first = self.ledger.requests.iter().filter_map(|request| request.ack.as_ref()).map(|ack| ack.at).min();
         let first = first.context("nothing was acknowledged")?;
@@ -149,6 +151,7 @@ impl Recording {
             self.steps.iter().position(|stamped| stamped.at > first).context("nothing was recorded after it")?;
         let last = self.steps.len() - 1;
         let mut points: Vec<usize> = (1..count).map(|_| start + chance.index(last - start)).collect();
+        points.extend((0..count.div_ceil(4)).map(|_| chance.index(start)));
         points.push(last);
         points.sort_unstable();
         Ok(points)

@@ -27,6 +27,9 @@ const LONG_LAST: u32 = 60;
 const WORKERS: u32 = 4;
 /// Long enough for any point to be reached and the process to end.
 const ENDED_WITHIN: Duration = Duration::from_secs(8);
+/// How often the power goes while the server starts again, and how many steps that start has at most.
+const TORN_STARTS: usize = 3;
+const START_STEPS: usize = 300;
 const EXIT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which syncs fail.
@@ -126,14 +129,41 @@ fn fail(bench: &Bench, k: u32) -> Result<Outcome> {
     server.kill()?;
     broken.extend(bench.binary.audit_complaint(&data)?);
     disk.process_ended();
-    for stamped in strace::read(&record, &data)? {
-        disk.follow(&stamped.step);
-    }
-    let image = folder.join("image-restart");
-    disk.leave(&data, &image, &mut Luck::None)?;
-    let lost = judge_image(&bench.binary, &image, &ledger, settled)?;
-    broken.extend(lost.into_iter().map(|what| format!("after restart, {what}")));
+    let steps = strace::read(&record, &data)?;
+    broken.extend(power_after_restart(bench, &folder, disk, &steps, &ledger, settled)?);
     Ok(Outcome { acked: before.acked_events(None), broken })
+}
+
+/// Takes the power away from the restarted server: at moments of its start, and at the end.
+fn power_after_restart(
+    bench: &Bench,
+    folder: &Path,
+    mut disk: Disk,
+    steps: &[Stamped],
+    ledger: &Ledger,
+    settled: Duration,
+) -> Result<Vec<String>> {
+    let data = folder.join("data");
+    let mut chance = bench.chance.fork(4);
+    let mut points: Vec<usize> = (0..TORN_STARTS).map(|_| chance.index(steps.len().min(START_STEPS))).collect();
+    points.sort_unstable();
+    let (mut followed, mut broken) = (0, Vec::new());
+    for (no, point) in points.into_iter().chain([steps.len()]).enumerate() {
+        for stamped in &steps[followed..point] {
+            disk.follow(&stamped.step);
+        }
+        followed = point;
+        let cutoff = steps.get(point).map_or(settled, |stamped| stamped.at);
+        let mut luck = if point < steps.len() { Luck::Torn(chance.fork(no as u64)) } else { Luck::None };
+        let image = folder.join(format!("image-restart-{no}"));
+        disk.leave(&data, &image, &mut luck)?;
+        let place = format!("{no} restarted, at step {point} of {}", steps.len());
+        match judge_image(&bench.binary, &image, ledger, cutoff) {
+            Ok(lost) => broken.extend(lost.into_iter().map(|what| format!("{place}, {what}"))),
+            Err(error) => broken.push(format!("{place}: {error:#}")),
+        }
+    }
+    Ok(broken)
 }
 
 /// Checks how the process ended: soon, with an error, saying why.

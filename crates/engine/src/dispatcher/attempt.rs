@@ -61,8 +61,13 @@ async fn read(store: &dyn Store, tenant: Tenant, offset: Offset) -> Result<Optio
 
 async fn deliver(sink: &dyn Sink, event: &Event, attempt: u32) -> Outcome {
     let subject = &event.subject;
-    let parcel =
-        Parcel { id: &subject.id, event_type: &subject.event_type, header: &event.header, data: event.bytes(), attempt };
+    let parcel = Parcel {
+        id: &subject.id,
+        event_type: &subject.event_type,
+        header: &event.header,
+        data: event.bytes(),
+        attempt,
+    };
     let parcels = [parcel];
     // A panic is a bug of one attempt; the others of its lane must not pay for it.
     let delivered = AssertUnwindSafe(async { sink.deliver(&parcels).await }).catch_unwind().await;

@@ -46,7 +46,9 @@ impl Ledger {
     pub(super) fn note(&mut self, answer: &Answer, outcome: &Outcome, ended: Timestamp) {
         let (status, reason) = match outcome {
             Outcome::Delivered { status } => (*status, None),
-            Outcome::Retry { status, reason, .. } | Outcome::Reject { status, reason } => (*status, Some(reason.clone())),
+            Outcome::Retry { status, reason, .. } | Outcome::Reject { status, reason } => {
+                (*status, Some(reason.clone()))
+            }
         };
         self.attempts.push(Attempt {
             subscription: self.subscription.clone(),
@@ -61,7 +63,8 @@ impl Ledger {
 
     /// Takes changes, or none if only attempts are to be told.
     pub(super) fn take(&mut self, changes: Option<Changes>) {
-        let changes = changes.unwrap_or(Changes { cursor: self.cursor, waiting: vec![], cleared: vec![], dead: vec![] });
+        let changes =
+            changes.unwrap_or(Changes { cursor: self.cursor, waiting: vec![], cleared: vec![], dead: vec![] });
         self.taken = Some(Settle {
             subscription: self.subscription.clone(),
             tenant: self.tenant,

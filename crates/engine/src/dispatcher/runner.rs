@@ -1,24 +1,22 @@
 //! The loop of one lane: read, send, commit, wait.
 
-use std::future::pending;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tidings_core::lane::{Lane, WINDOW_MAX};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::{CommitError, Event, Page, Pending, Store, Unavailable, Written};
+use tidings_log::{CommitError, Event, Page, Store, Unavailable, Written};
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use super::attempt::{Answer, Attempts};
 use super::ledger::Ledger;
 use super::reading::{self, Keys};
+use super::signals::{Pace, Signal, Signals};
 use super::{Env, LaneStatus, Order, Subscription};
 
 /// An answer is committed after this at the latest (20 ms, less what a timer may be late).
@@ -33,8 +31,6 @@ const BATCH: usize = 64;
 const CHUNK: usize = 256;
 /// The pauses between tries of a read that fails, and before an attempt whose event could not be read.
 const READ_PAUSE: Duration = Duration::from_secs(1);
-
-type Timer = Pin<Box<Sleep>>;
 
 /// Runs a lane until it is told to end, or the log is fenced.
 pub(super) async fn run(
@@ -80,7 +76,17 @@ pub(super) async fn run(
         order: Order::Run,
         behind: true,
         held: HashMap::default(),
-        events: Events { told, head, answers: FuturesUnordered::new(), page: None, commit: None, flush: None, due: None },
+        stalled: 0,
+        signals: Signals {
+            told,
+            cancelled: false,
+            head,
+            answers: FuturesUnordered::new(),
+            page: None,
+            commit: None,
+            flush: None,
+            due: None,
+        },
     };
     runner.run().await;
 }
@@ -98,40 +104,11 @@ struct Runner {
     order: Order,
     /// Whether the log may have more than the lane has seen.
     behind: bool,
+    /// Attempts that could not be committed soon, for nothing else could: the cursor waits for a slow answer.
+    stalled: usize,
     /// Events that were offered and not sent yet.
     held: HashMap<Offset, Arc<Event>>,
-    events: Events,
-}
-
-/// What a lane waits for.
-struct Events {
-    told: watch::Receiver<Order>,
-    head: watch::Receiver<Offset>,
-    answers: FuturesUnordered<Pending<Answer>>,
-    page: Option<Pending<Result<Page, Unavailable>>>,
-    commit: Option<Pending<Result<Vec<Written>, CommitError>>>,
-    flush: Option<(Pace, Timer)>,
-    due: Option<(Timestamp, Timer)>,
-}
-
-/// Why a commit is waited for; stronger ones last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Pace {
-    Lazily,
-    Soon,
-    /// After a commit that failed.
-    Again,
-}
-
-enum Woke {
-    Told(Order),
-    Answer(Box<Answer>),
-    Page(Result<Page, Unavailable>),
-    Commit(Result<Vec<Written>, CommitError>),
-    Flush(Pace),
-    Due,
-    Head,
-    Turn,
+    signals: Signals,
 }
 
 impl Runner {
@@ -149,10 +126,10 @@ impl Runner {
                 return;
             }
             self.set_timers(now);
-            let turn = self.order == Order::Run && self.behind && self.events.page.is_none() && self.may_read();
-            let woke = self.events.next(turn).await;
-            flush = if let Woke::Flush(pace) = woke { Some(pace) } else { None };
-            if !self.take(woke) {
+            let turn = self.order == Order::Run && self.behind && self.signals.page.is_none() && self.may_read();
+            let signal = self.signals.next(turn).await;
+            flush = if let Signal::Flush(pace) = signal { Some(pace) } else { None };
+            if !self.take(signal) {
                 self.report();
                 return;
             }
@@ -160,21 +137,21 @@ impl Runner {
     }
 
     /// Takes what happened; `false` ends the lane.
-    fn take(&mut self, woke: Woke) -> bool {
-        match woke {
-            Woke::Told(order) => {
+    fn take(&mut self, signal: Signal) -> bool {
+        match signal {
+            Signal::Told(order) => {
                 self.order = order;
-                self.events.page = None;
+                self.signals.page = None;
                 if order == Order::Cancel {
                     // Their outcomes are unknown now, not failures: what is not settled is sent again.
-                    self.events.answers.clear();
+                    self.signals.answers.clear();
                 }
             }
-            Woke::Answer(answer) => self.settle(*answer),
-            Woke::Page(page) => self.take_page(page),
-            Woke::Commit(result) => return self.committed(result),
-            Woke::Head => self.behind = true,
-            Woke::Flush(_) | Woke::Due | Woke::Turn => {}
+            Signal::Answer(answer) => self.settle(*answer),
+            Signal::Page(page) => self.take_page(page),
+            Signal::Commit(result) => return self.committed(result),
+            Signal::Head => self.behind = true,
+            Signal::Flush(_) | Signal::Due | Signal::Turn => {}
         }
         true
     }
@@ -186,7 +163,7 @@ impl Runner {
 
     /// Offers the lane what the ring has, or begins to read from the disk.
     fn read(&mut self) {
-        if !self.behind || self.events.page.is_some() || !self.may_read() {
+        if !self.behind || self.signals.page.is_some() || !self.may_read() {
             return;
         }
         let (tenant, seen) = (self.subscription.tenant, self.lane.seen());
@@ -198,7 +175,7 @@ impl Runner {
                 self.lane.pass(Offset(first.0 - 1));
             }
             let (after, limit) = (self.lane.seen(), self.lane.wants());
-            self.events.page = Some(reading::page(&*self.store, tenant, &self.subscription.filter, after, limit));
+            self.signals.page = Some(reading::page(&*self.store, tenant, &self.subscription.filter, after, limit));
             return;
         };
         let more = events.len() == CHUNK;
@@ -236,7 +213,7 @@ impl Runner {
             }
             Err(error) => {
                 tracing::warn!(subscription = &*self.subscription.id, %error, "a lane cannot read the log");
-                self.events.page = Some(Box::pin(async move {
+                self.signals.page = Some(Box::pin(async move {
                     sleep(READ_PAUSE).await;
                     Ok(Page { more: true, ..Page::default() })
                 }));
@@ -247,7 +224,7 @@ impl Runner {
     fn send(&mut self, now: Timestamp) {
         while let Some(turn) = self.lane.next(now) {
             let held = self.held.remove(&turn.offset);
-            self.events.answers.push(self.attempts.make(turn, held));
+            self.signals.answers.push(self.attempts.make(turn, held));
         }
     }
 
@@ -275,31 +252,33 @@ impl Runner {
 
     /// Begins a commit if it is time for one.
     fn flush(&mut self, now: Timestamp, fired: Option<Pace>) {
-        if self.events.commit.is_some() {
+        if self.signals.commit.is_some() {
             return;
         }
         if self.ledger.is_taken() {
             if fired == Some(Pace::Again) || self.order == Order::Cancel {
-                self.events.commit = self.ledger.commit(now);
+                self.signals.commit = self.ledger.commit(now);
             }
             return;
         }
-        let ending = self.order > Order::Run && self.events.answers.is_empty();
+        let ending = self.order > Order::Run && self.signals.answers.is_empty();
         let full = self.ledger.attempts() >= BATCH || !self.may_read() || self.lane.uncommitted() >= LAZY_OFFSETS_MAX;
         if !ending && !full && fired.is_none() {
             return;
         }
         let changes = self.lane.take_changes();
         if changes.is_none() && (self.ledger.attempts() == 0 || !(ending || fired == Some(Pace::Lazily))) {
+            self.stalled = self.ledger.attempts();
             return;
         }
+        self.stalled = 0;
         for row in changes.iter().flat_map(|changes| &changes.waiting) {
             // It may wait for long: the log keeps the event, memory need not.
             self.held.remove(&row.offset);
         }
         self.ledger.take(changes);
-        self.events.flush = None;
-        self.events.commit = self.ledger.commit(now);
+        self.signals.flush = None;
+        self.signals.commit = self.ledger.commit(now);
     }
 
     fn committed(&mut self, result: Result<Vec<Written>, CommitError>) -> bool {
@@ -315,78 +294,41 @@ impl Runner {
             }
             Err(error) => {
                 let pause = self.ledger.failed(&error);
-                self.events.flush = Some((Pace::Again, Box::pin(sleep(pause))));
+                self.signals.flush = Some((Pace::Again, Box::pin(sleep(pause))));
                 self.order < Order::Cancel
             }
         }
     }
 
     fn set_timers(&mut self, now: Timestamp) {
-        if self.events.commit.is_none() && !self.ledger.is_taken() {
-            let idle = self.events.flush.as_ref().map(|(pace, _)| *pace);
-            let pace = match (self.ledger.attempts() > 0, idle) {
-                (true, None | Some(Pace::Lazily)) => Some((Pace::Soon, SOON)),
-                (false, None) if self.lane.uncommitted() > 0 => Some((Pace::Lazily, LAZILY)),
+        if self.signals.commit.is_none() && !self.ledger.is_taken() {
+            let idle = self.signals.flush.as_ref().map(|(pace, _)| *pace);
+            let attempts = self.ledger.attempts();
+            let pace = match idle {
+                None | Some(Pace::Lazily) if attempts > self.stalled => Some((Pace::Soon, SOON)),
+                None if attempts > 0 || self.lane.uncommitted() > 0 => Some((Pace::Lazily, LAZILY)),
                 _ => None,
             };
             if let Some((pace, after)) = pace {
-                self.events.flush = Some((pace, Box::pin(sleep(after))));
+                self.signals.flush = Some((pace, Box::pin(sleep(after))));
             }
         }
         let due = self.lane.due().filter(|_| self.order == Order::Run);
-        if due != self.events.due.as_ref().map(|(due, _)| *due) {
-            self.events.due = due.map(|due| (due, Box::pin(sleep(due.since(now)))));
+        if due != self.signals.due.as_ref().map(|(due, _)| *due) {
+            self.signals.due = due.map(|due| (due, Box::pin(sleep(due.since(now)))));
         }
     }
 
     fn is_done(&self) -> bool {
-        self.events.answers.is_empty() && self.events.commit.is_none() && !self.ledger.is_taken()
+        self.signals.answers.is_empty() && self.signals.commit.is_none() && !self.ledger.is_taken()
     }
 
     fn report(&self) {
         *self.status.lock() = LaneStatus {
             cursor: self.lane.cursor(),
-            in_flight: self.events.answers.len(),
+            in_flight: self.signals.answers.len(),
             waiting: self.lane.waiting(),
             dead: self.dead,
         };
     }
-}
-
-impl Events {
-    /// What happens next; at once if it is the lane's own turn and nothing else does.
-    async fn next(&mut self, turn: bool) -> Woke {
-        let Self { told, head, answers, page, commit, flush, due } = self;
-        tokio::select! {
-            biased;
-            order = told.changed() => {
-                // Without a dispatcher there is nobody to run for.
-                Woke::Told(if order.is_ok() { *told.borrow_and_update() } else { Order::Cancel })
-            }
-            Some(answer) = answers.next(), if !answers.is_empty() => Woke::Answer(Box::new(answer)),
-            result = take(commit) => Woke::Commit(result),
-            result = take(page) => Woke::Page(result),
-            pace = fire(flush) => Woke::Flush(pace),
-            _ = fire(due) => Woke::Due,
-            changed = head.changed() => if changed.is_ok() { Woke::Head } else { pending().await },
-            () = tokio::task::yield_now(), if turn => Woke::Turn,
-        }
-    }
-}
-
-/// The result of what is under way, which then is no more.
-async fn take<T>(slot: &mut Option<Pending<T>>) -> T {
-    let Some(under_way) = slot else { return pending().await };
-    let result = under_way.await;
-    *slot = None;
-    result
-}
-
-/// Waits for a timer, which then is no more.
-async fn fire<T: Copy>(slot: &mut Option<(T, Timer)>) -> T {
-    let Some((what, timer)) = slot else { return pending().await };
-    timer.await;
-    let what = *what;
-    *slot = None;
-    what
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use tidings_core::event::envelope;
 use tidings_core::json;
 use tidings_core::offset::Offset;
 use tidings_log::Event;
@@ -21,8 +20,7 @@ pub fn event(out: &mut Vec<u8>, event: &Event, named: bool) {
     }
     out.extend_from_slice(b"\ndata: ");
     // A line break in `data` is white space between tokens there: JSON strings cannot hold one.
-    let data = event.bytes().map(|bytes| json::compact(bytes));
-    out.extend_from_slice(&envelope(&event.header, data.as_deref()));
+    out.extend_from_slice(&json::compact(event.envelope()));
     out.extend_from_slice(b"\n\n");
 }
 

@@ -116,7 +116,7 @@ async fn find(call: &Call) -> Result<(Tenant, Arc<Event>), Problem> {
 
 /// The envelope with the numbers of the log.
 fn render(event: &Event) -> Vec<u8> {
-    let mut json = event.envelope();
+    let mut json = event.envelope().to_vec();
     json.pop();
     json.extend_from_slice(format!(",\"offset\":{},\"recordedAt\":\"{}\"}}", event.offset, event.recorded).as_bytes());
     json

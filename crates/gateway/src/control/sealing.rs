@@ -46,15 +46,18 @@ pub(crate) async fn open(folder: &Path, file: Option<&Path>, store: &dyn Store) 
 
 fn make(path: &PathBuf) -> Result<()> {
     let key = Zeroizing::new(clock::random::<32>());
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot make {}", path.display()))?;
-    writeln!(file, "{}", *Zeroizing::new(STANDARD.encode(*key)))?;
-    file.sync_all()?;
-    Ok(())
+    // Whole or not there: a crash in between must not leave half a key.
+    let draft = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        writeln!(file, "{}", *Zeroizing::new(STANDARD.encode(*key)))?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("cannot make {}", path.display()))
 }
 
 fn read(path: &Path) -> Result<SealingKey> {

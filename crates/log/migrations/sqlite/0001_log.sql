@@ -32,16 +32,20 @@ CREATE TABLE posting (
   generation INTEGER NOT NULL,       -- offset >> 20: random keys dirty only the newest generation's pages
   scope      INTEGER NOT NULL,
   key        INTEGER NOT NULL,
+  tag        INTEGER NOT NULL,       -- for aggregates 64 more bits of the key, else 0
   first      INTEGER NOT NULL,
-  rest       BLOB NOT NULL,
-  PRIMARY KEY (generation, scope, key, first)
+  rest       BLOB NOT NULL,          -- the offsets after `first`, as varints of their distances
+  sequence   INTEGER NOT NULL,       -- for aggregates the number at the last of these offsets, else 0
+  PRIMARY KEY (generation, scope, key, tag, first)
 ) STRICT, WITHOUT ROWID;
 
+-- The last sequence numbers of aggregates whose postings retention took.
 CREATE TABLE aggregate_head (
-  tenant   INTEGER NOT NULL,
-  key      BLOB NOT NULL,
+  scope    INTEGER NOT NULL,
+  key      INTEGER NOT NULL,
+  tag      INTEGER NOT NULL,
   sequence INTEGER NOT NULL,
-  PRIMARY KEY (tenant, key)
+  PRIMARY KEY (scope, key, tag)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE mark (

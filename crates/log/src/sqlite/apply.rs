@@ -16,8 +16,9 @@ use crate::event::{Data, Tenant};
 use crate::index::GENERATION_BITS;
 use crate::store::{Document, Expect, Kind, Owner, Refusal, Settle, Waiting, Write, Written};
 
-/// Events, or rows of the index, that one trim removes: about 5 ms.
+/// Events that one trim removes, and rows of the index for each kind of posting: about 5 ms.
 const TRIM_ROWS: u64 = 512;
+const TRIM_POSTINGS: i64 = 1_024;
 /// The offsets of eras are multiples of this.
 const ERA_BITS: u32 = 30;
 
@@ -192,6 +193,7 @@ impl Writer {
             )?
             .execute(params![tenant.0, until.cast_signed()])?;
         if removed == 0 {
+            self.flush_begin(1);
             return Ok(Written::Trimmed(end.extent.first));
         }
         end.extent.first = self.first_event(tenant)?.unwrap_or(end.extent.head.next());
@@ -225,17 +227,30 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops index rows of generations that are gone whole, a slice at a time; what stays leads nowhere and does no harm.
+    /// Drops index rows of the newest generation that is gone whole, a slice at a time; what stays leads nowhere and does
+    /// no harm. The last sequence numbers of aggregates are kept.
     fn trim_postings(&self, tenant: Tenant, below: u64) -> rusqlite::Result<()> {
-        let Some(generation) = below.checked_sub(1) else { return Ok(()) };
-        for kind in 0..8_i64 {
-            let scope = i64::from(tenant.0) << 3 | kind;
+        let Some(generation) = below.checked_sub(1).map(u64::cast_signed) else { return Ok(()) };
+        for kind in PostingKind::ALL {
+            let scope = kind.scope(tenant.0).cast_signed();
+            let bound: Option<i64> = self
+                .connection
+                .prepare_cached("SELECT key FROM posting WHERE generation = ? AND scope = ? ORDER BY key LIMIT 1 OFFSET ?")?
+                .query_row([generation, scope, TRIM_POSTINGS], |row| row.get(0))
+                .optional()?;
+            let slice = [generation, scope, bound.unwrap_or(i64::MAX)];
+            if kind == PostingKind::Aggregate {
+                self.connection
+                    .prepare_cached(
+                        "INSERT OR REPLACE INTO aggregate_head (scope, key, tag, sequence) \
+                         SELECT scope, key, tag, sequence FROM posting \
+                         WHERE generation = ? AND scope = ? AND key <= ? ORDER BY key, tag, first",
+                    )?
+                    .execute(slice)?;
+            }
             self.connection
-                .prepare_cached(
-                    "DELETE FROM posting WHERE generation = ?1 AND scope = ?2 AND key <= coalesce((SELECT key FROM posting \
-                     WHERE generation = ?1 AND scope = ?2 ORDER BY key LIMIT 1 OFFSET ?3), 9223372036854775807)",
-                )?
-                .execute(params![generation.cast_signed(), scope, TRIM_ROWS.cast_signed()])?;
+                .prepare_cached("DELETE FROM posting WHERE generation = ? AND scope = ? AND key <= ?")?
+                .execute(slice)?;
         }
         Ok(())
     }

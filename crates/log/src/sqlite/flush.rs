@@ -3,16 +3,17 @@
 //! A flush takes a frozen generation, sorted by another thread; its last slice commits together with the mark
 //! `indexed_through`. A crash before that repeats it: rows replace themselves, with at least what they held.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 use rusqlite::params;
-use tidings_core::posting::AggregateKey;
+use tidings_core::posting::Posting;
 
 use super::writer::{Stop, Writer};
 use crate::event::Tenant;
-use crate::index::{Generation, PostingRow};
+use crate::index::{GENERATION_BITS, Generation, PostingRow};
 use crate::store::REQUEST_KEPT;
 
 /// A flush begins when so many events wait.
@@ -24,7 +25,7 @@ const SLICE_ROWS: usize = 1_024;
 /// What a row of a slice writes, about.
 const ROW_BYTES: usize = 192;
 /// Heads kept in memory beside those of the tail, in each of two generations.
-const HEADS_MAX: usize = 65_536;
+const HEADS_MAX: usize = 114_688;
 /// How soon to look whether the helper has sorted the rows.
 const SORTING: Duration = Duration::from_millis(5);
 /// How often expired request keys are removed, and how many at once.
@@ -40,23 +41,18 @@ pub(crate) struct Flush {
     slice: usize,
     /// The last slice could not be committed.
     failed: bool,
+    /// The generations that have rows, once somebody asked.
+    generations: Option<BTreeSet<u64>>,
 }
 
 struct Sorted {
-    postings: Vec<PostingRow>,
-    heads: Vec<((Tenant, AggregateKey), u64)>,
+    rows: Vec<PostingRow>,
     through: u64,
 }
 
 impl Sorted {
     fn of(frozen: &Generation) -> Self {
-        let mut heads: Vec<_> = frozen.heads.iter().map(|(key, sequence)| (*key, *sequence)).collect();
-        heads.sort_unstable_by_key(|(key, _)| *key);
-        Self { postings: frozen.rows(), heads, through: frozen.through }
-    }
-
-    fn len(&self) -> usize {
-        self.postings.len() + self.heads.len()
+        Self { rows: frozen.rows(), through: frozen.through }
     }
 }
 
@@ -130,36 +126,30 @@ impl Writer {
         self.sweep_requests()?;
         self.flush_receive();
         self.flush.slice = 0;
-        let Some(rows) = &self.flush.rows else { return Ok(()) };
+        let Some(Sorted { rows, through }) = &self.flush.rows else { return Ok(()) };
         let behind = self.shared.index.read().events() >= EVENTS_MAX;
         let end = if behind { rows.len() } else { rows.len().min(self.flush.done + SLICE_ROWS) };
-        let split = rows.postings.len();
-        if self.flush.done < split {
-            let mut insert = self.connection.prepare_cached(
-                "INSERT OR REPLACE INTO posting (generation, scope, key, first, rest) VALUES (?, ?, ?, ?, ?)",
-            )?;
-            for row in &rows.postings[self.flush.done..end.min(split)] {
-                insert.execute(params![
-                    row.generation.cast_signed(),
-                    row.posting.scope.cast_signed(),
-                    row.posting.key.cast_signed(),
-                    row.first.cast_signed(),
-                    row.rest
-                ])?;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO posting (generation, scope, key, tag, first, rest, sequence) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        for row in &rows[self.flush.done..end] {
+            if let Some(generations) = &mut self.flush.generations {
+                generations.insert(row.generation);
             }
-        }
-        if end > split {
-            let mut upsert = self
-                .connection
-                .prepare_cached("INSERT OR REPLACE INTO aggregate_head (tenant, key, sequence) VALUES (?, ?, ?)")?;
-            for ((tenant, key), sequence) in &rows.heads[self.flush.done.saturating_sub(split)..end - split] {
-                upsert.execute(params![tenant.0, key.0, sequence.cast_signed()])?;
-            }
+            insert.execute(params![
+                row.generation.cast_signed(),
+                row.posting.scope.cast_signed(),
+                row.posting.key.cast_signed(),
+                row.posting.tag.cast_signed(),
+                row.first.cast_signed(),
+                row.rest,
+                row.sequence.cast_signed(),
+            ])?;
         }
         if end == rows.len() {
             self.connection
                 .prepare_cached("UPDATE mark SET value = ? WHERE name = 'indexed_through'")?
-                .execute([rows.through.cast_signed()])?;
+                .execute([through.cast_signed()])?;
         }
         self.flush.slice = end - self.flush.done;
         Ok(())
@@ -173,16 +163,19 @@ impl Writer {
     /// The slice is on disk; after the last one the frozen generation is dropped.
     pub(crate) fn flush_committed(&mut self) {
         self.flush.failed = false;
-        let Some(rows) = &self.flush.rows else { return };
+        let Some(Sorted { rows, .. }) = &self.flush.rows else { return };
         self.flush.done += self.flush.slice;
         let bytes = self.flush.slice * ROW_BYTES;
         if self.flush.done == rows.len() {
-            self.heads.extend(&rows.heads);
-            self.flush.rows = None;
+            let rows = self.flush.rows.take();
             self.flush.done = 0;
             let frozen = self.shared.index.write().thaw();
+            // What was known of an aggregate before may be older than what leaves the tail now.
+            for (aggregate, sequence) in frozen.iter().flat_map(|frozen| frozen.heads()) {
+                self.heads.put(aggregate, sequence);
+            }
             // Freeing a large map takes milliseconds: elsewhere.
-            self.shared.helper.run(Box::new(move |(): &()| drop(frozen)));
+            self.shared.helper.run(Box::new(move |(): &()| drop((frozen, rows))));
         }
         self.flush.slice = 0;
         self.wrote(bytes);
@@ -199,45 +192,70 @@ impl Writer {
         Ok(())
     }
 
-    pub(crate) fn stored_head(&self, tenant: Tenant, key: AggregateKey) -> Result<u64, Stop> {
-        let sql = "SELECT sequence FROM aggregate_head WHERE tenant = ? AND key = ?";
-        let mut select = self.connection.prepare_cached(sql)?;
-        let mut rows = select.query(params![tenant.0, key.0])?;
-        Ok(match rows.next()? {
-            Some(row) => row.get::<_, i64>(0)?.cast_unsigned(),
-            None => 0,
-        })
+    /// The last sequence number of an aggregate that only the disk knows: of its newest row, or left by retention. Its rows
+    /// may outlive its events: generations are asked that the tenant has no event in any more.
+    pub(crate) fn stored_head(&mut self, tenant: Tenant, aggregate: Posting) -> Result<u64, Stop> {
+        self.find_generations()?;
+        let newest_generation = self.shared.end(tenant).extent.head.0 >> GENERATION_BITS;
+        let (scope, key, tag) = (aggregate.scope.cast_signed(), aggregate.key.cast_signed(), aggregate.tag.cast_signed());
+        let sql = "SELECT sequence FROM posting WHERE generation = ? AND scope = ? AND key = ? AND tag = ? \
+                   ORDER BY first DESC LIMIT 1";
+        let mut newest = self.connection.prepare_cached(sql)?;
+        let mut sequence: i64 = 0;
+        let generations = self.flush.generations.iter().flatten().rev();
+        for generation in generations.skip_while(|generation| **generation > newest_generation) {
+            let mut rows = newest.query([generation.cast_signed(), scope, key, tag])?;
+            if let Some(row) = rows.next()? {
+                sequence = row.get(0)?;
+                break;
+            }
+        }
+        // What retention left may be newer than a row that it has not come to yet.
+        let sql = "SELECT sequence FROM aggregate_head WHERE scope = ? AND key = ? AND tag = ?";
+        let mut left = self.connection.prepare_cached(sql)?;
+        let mut rows = left.query([scope, key, tag])?;
+        if let Some(row) = rows.next()? {
+            sequence = sequence.max(row.get(0)?);
+        }
+        Ok(sequence.cast_unsigned())
+    }
+
+    /// Learns once which generations have rows; flushes add theirs.
+    fn find_generations(&mut self) -> rusqlite::Result<()> {
+        if self.flush.generations.is_some() {
+            return Ok(());
+        }
+        let sql = "WITH RECURSIVE found (generation) AS (SELECT max(generation) FROM posting UNION ALL \
+                   SELECT (SELECT max(generation) FROM posting AS p WHERE p.generation < found.generation) \
+                   FROM found WHERE generation IS NOT NULL) SELECT generation FROM found WHERE generation IS NOT NULL";
+        let mut select = self.connection.prepare(sql)?;
+        let found = select.query_map([], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))?;
+        self.flush.generations = Some(found.collect::<rusqlite::Result<_>>()?);
+        Ok(())
     }
 }
 
 /// Heads that left the tail or were read from disk; two generations, so that it is bounded and keeps what is used.
 #[derive(Default)]
 pub(crate) struct HeadCache {
-    recent: HashMap<(Tenant, AggregateKey), u64>,
-    older: HashMap<(Tenant, AggregateKey), u64>,
+    recent: HashMap<Posting, u64>,
+    older: HashMap<Posting, u64>,
 }
 
 impl HeadCache {
-    pub(crate) fn get(&mut self, tenant: Tenant, key: AggregateKey) -> Option<u64> {
-        if let Some(sequence) = self.recent.get(&(tenant, key)) {
+    pub(crate) fn get(&mut self, aggregate: Posting) -> Option<u64> {
+        if let Some(sequence) = self.recent.get(&aggregate) {
             return Some(*sequence);
         }
-        let sequence = *self.older.get(&(tenant, key))?;
-        self.put(tenant, key, sequence);
+        let sequence = *self.older.get(&aggregate)?;
+        self.put(aggregate, sequence);
         Some(sequence)
     }
 
-    pub(crate) fn put(&mut self, tenant: Tenant, key: AggregateKey, sequence: u64) {
+    pub(crate) fn put(&mut self, aggregate: Posting, sequence: u64) {
         if self.recent.len() >= HEADS_MAX {
             self.older = std::mem::replace(&mut self.recent, HashMap::new());
         }
-        self.recent.insert((tenant, key), sequence);
-    }
-
-    /// What a flush wrote replaces what was known before.
-    fn extend(&mut self, heads: &[((Tenant, AggregateKey), u64)]) {
-        for ((tenant, key), sequence) in heads {
-            self.put(*tenant, *key, *sequence);
-        }
+        self.recent.insert(aggregate, sequence);
     }
 }

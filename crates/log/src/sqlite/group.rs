@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use tidings_core::chain::Hash;
 use tidings_core::offset::Offset;
-use tidings_core::posting::{AggregateKey, Posting};
+use tidings_core::posting::Posting;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 
@@ -18,7 +18,14 @@ pub(crate) struct Fresh {
     pub(crate) position: u64,
     pub(crate) event: Arc<Event>,
     pub(crate) postings: Vec<Posting>,
-    pub(crate) aggregate: Option<AggregateKey>,
+    pub(crate) aggregate: Option<Posting>,
+}
+
+impl Fresh {
+    /// Its aggregate with its sequence number.
+    pub(crate) fn head(&self) -> Option<(Posting, u64)> {
+        self.aggregate.zip(self.event.sequence)
+    }
 }
 
 /// A kept answer to a request with a key.
@@ -46,7 +53,7 @@ pub(crate) struct Group {
     /// Tenants whose oldest events go, and the first that stays.
     pub(crate) trimmed: Vec<(Tenant, Offset)>,
     ends: HashMap<Tenant, End>,
-    heads: HashMap<(Tenant, AggregateKey), u64>,
+    heads: HashMap<Posting, u64>,
     /// Ids that producers gave: places in `fresh`.
     ids: HashMap<Posting, Vec<usize>>,
     requests: HashMap<Hash, KeptAnswer>,
@@ -55,7 +62,7 @@ pub(crate) struct Group {
 
 enum Undo {
     End(Tenant, Option<End>),
-    Head((Tenant, AggregateKey), Option<u64>),
+    Head(Posting, Option<u64>),
     Id(Posting),
     Request(Hash),
 }
@@ -118,19 +125,14 @@ impl Group {
         self.ends.iter().map(|(tenant, end)| (*tenant, *end))
     }
 
-    pub(crate) fn head(&self, tenant: Tenant, aggregate: AggregateKey) -> Option<u64> {
-        self.heads.get(&(tenant, aggregate)).copied()
-    }
-
-    pub(crate) fn heads(&self) -> impl Iterator<Item = ((Tenant, AggregateKey), u64)> + '_ {
-        self.heads.iter().map(|(key, sequence)| (*key, *sequence))
+    pub(crate) fn head(&self, aggregate: Posting) -> Option<u64> {
+        self.heads.get(&aggregate).copied()
     }
 
     pub(crate) fn push(&mut self, fresh: Fresh, id_given: bool) {
-        let tenant = fresh.event.tenant;
-        if let (Some(aggregate), Some(sequence)) = (fresh.aggregate, fresh.event.sequence) {
-            let before = self.heads.insert((tenant, aggregate), sequence);
-            self.undo.push(Undo::Head((tenant, aggregate), before));
+        if let Some((aggregate, sequence)) = fresh.head() {
+            let before = self.heads.insert(aggregate, sequence);
+            self.undo.push(Undo::Head(aggregate, before));
         }
         if id_given {
             let posting = fresh.postings[0];

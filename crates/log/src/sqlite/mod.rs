@@ -97,6 +97,7 @@ impl SqliteStore {
         let lock = lock(folder)?;
         let path = log_path(folder);
         let io = |cause: std::io::Error| OpenError::Io { path: path.display().to_string(), cause: cause.to_string() };
+        connection::rewrite_wal(&path).map_err(io)?;
         let connection = connection::open_writer(&path, synchronous)?;
         // The names of new files are durable before anything in them is.
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;

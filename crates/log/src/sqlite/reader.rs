@@ -13,7 +13,7 @@ use tidings_core::time::Timestamp;
 
 use super::connection::{OpenError, classify, open_reader};
 use super::{Shared, search};
-use crate::event::{Data, Event, Tenant};
+use crate::event::{Data, Event, Tenant, encode};
 use crate::index;
 use crate::query::{Order, Page, Query};
 use crate::store::{Appended, Attempt, Document, Kind, Owner, Progress, Unavailable, Waiting};
@@ -196,10 +196,10 @@ fn select_events(filter: &str) -> String {
 
 /// The offsets that one generation of the index has under a posting, ascending.
 pub(crate) fn indexed(connection: &Connection, generation: u64, posting: Posting) -> rusqlite::Result<Vec<u64>> {
-    let sql = "SELECT first, rest FROM posting WHERE generation = ? AND scope = ? AND key = ? ORDER BY first";
+    let sql = "SELECT first, rest FROM posting WHERE generation = ? AND scope = ? AND key = ? AND tag = ? ORDER BY first";
     let mut select = connection.prepare_cached(sql)?;
-    let keys = [generation.cast_signed(), posting.scope.cast_signed(), posting.key.cast_signed()];
-    let mut rows = select.query(keys)?;
+    let (scope, key, tag) = (posting.scope.cast_signed(), posting.key.cast_signed(), posting.tag.cast_signed());
+    let mut rows = select.query([generation.cast_signed(), scope, key, tag])?;
     let mut offsets = Vec::new();
     while let Some(row) = rows.next()? {
         offsets.extend(index::decode(row.get::<_, i64>(0)?.cast_unsigned(), row.get_ref(1)?.as_blob()?));
@@ -229,11 +229,16 @@ pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event
         return Err(damaged());
     }
     let (subject, sequence) = subject_of(header).map_err(|_| damaged())?;
-    let data = match data {
+    let (envelope, header, data) = match data {
         Some(bytes) => {
-            Data::Kept { bytes: Bytes::copy_from_slice(bytes), salt: salt.try_into().map_err(|_| damaged())? }
+            let (envelope, header, bytes) = encode(header, bytes);
+            (envelope, header, Data::Kept { bytes, salt: salt.try_into().map_err(|_| damaged())? })
         }
-        None => Data::Erased { digest: salt.try_into().map_err(|_| damaged())? },
+        None => {
+            let envelope = tidings_core::event::envelope(header, None).into();
+            let digest = salt.try_into().map_err(|_| damaged())?;
+            (envelope, Bytes::copy_from_slice(header), Data::Erased { digest })
+        }
     };
     Ok(Arc::new(Event {
         tenant,
@@ -242,7 +247,8 @@ pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event
         subject,
         sequence,
         supplied: Supplied(row.get(2)?),
-        header: Bytes::copy_from_slice(header),
+        envelope,
+        header,
         data,
     }))
 }

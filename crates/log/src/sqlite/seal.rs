@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use rusqlite::params;
 use tidings_core::chain::{self, GENESIS, Hash};
 use tidings_core::offset::Offset;
+use tidings_core::time::Timestamp;
 
 use super::Shared;
 use super::group::Group;
@@ -31,9 +33,13 @@ pub(crate) struct NewSeal {
 
 /// Runs until the store closes.
 pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader) {
-    let mut sealed: foldhash::HashMap<Tenant, Seal> = foldhash::HashMap::default();
+    let mut sealed: HashMap<Tenant, Seal> = HashMap::default();
+    // Since when a tenant's events wait for a seal that is not full, in the time of the log: while others fill seals, the
+    // quiet of a second never comes.
+    let mut waiting: HashMap<Tenant, Timestamp> = HashMap::default();
     loop {
         let full = shared.wait_for_seals(SEAL_AFTER);
+        let now = shared.newest_recorded();
         if shared.is_closed() {
             return;
         }
@@ -42,9 +48,18 @@ pub(crate) fn run(shared: &Arc<Shared>, reader: &Reader) {
         }
         for tenant in shared.tenant_numbers() {
             let last = *sealed.entry(tenant).or_insert_with(|| shared.last_seal(tenant));
-            match seal_tenant(shared, reader, tenant, last, full) {
+            let overdue = waiting.get(&tenant).is_some_and(|since| now.since(*since) >= SEAL_AFTER);
+            match seal_tenant(shared, reader, tenant, last, full && !overdue) {
                 Ok(newest) => {
                     sealed.insert(tenant, newest);
+                    if newest.last == last.last {
+                        waiting.entry(tenant).or_insert(now);
+                    } else {
+                        waiting.insert(tenant, now);
+                    }
+                    if newest.last >= shared.end(tenant).extent.head {
+                        waiting.remove(&tenant);
+                    }
                 }
                 Err(error) => tracing::warn!(tenant = tenant.0, %error, "sealing waits"),
             }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use rusqlite::params;
 use tidings_core::filter::Filter;
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
@@ -14,6 +15,7 @@ use tidings_core::posting::{Kind, Posting};
 
 use super::reader::{Reader, indexed};
 use crate::event::{Event, Tenant};
+use crate::index::{self, GENERATION_BITS};
 use crate::query::{Order, Page, Query};
 
 /// Events that one page looks at, at most: a filter that takes few of them gets a short page with `more`.
@@ -125,27 +127,61 @@ fn follow(reader: &Reader, query: &Query, through: Offset, postings: &[Posting])
     let mut collector = Collector::new(query);
     let within = |offset: &u64| *offset > query.after.0 && *offset <= through.0;
     let recent: BTreeSet<u64> = {
-        let index = reader.shared.index.read();
-        postings.iter().flat_map(|posting| index.offsets(*posting)).filter(within).collect()
+        let tail = reader.shared.index.read();
+        postings.iter().flat_map(|posting| tail.offsets(*posting)).filter(within).collect()
     };
     let mut generations = reader.shared.generations(query.tenant);
     if query.order == Order::Descending {
         generations.reverse();
     }
-    let first = query.after.0 >> index_bits();
-    let last = through.0 >> index_bits();
+    let first = query.after.0 >> GENERATION_BITS;
+    let last = through.0 >> GENERATION_BITS;
     for generation in generations.into_iter().filter(|generation| (first..=last).contains(generation)) {
-        let low = generation << index_bits();
-        let high = low + (1 << index_bits()) - 1;
+        let low = generation << GENERATION_BITS;
+        let high = low + (1 << GENERATION_BITS) - 1;
         let mut offsets: BTreeSet<u64> = recent.range(low..=high).copied().collect();
         for posting in postings {
-            offsets.extend(indexed(&reader.connection, generation, *posting)?.into_iter().filter(within));
+            offsets.extend(stored(reader, generation, *posting, query, through)?);
         }
         if !visit_all(reader, query, &mut collector, offsets)? {
             return Ok(collector.finish(through));
         }
     }
     Ok(collector.finish(through))
+}
+
+/// The offsets that a generation on disk has for a page, as many as it may look at: rows ascend and do not overlap.
+fn stored(
+    reader: &Reader,
+    generation: u64,
+    posting: Posting,
+    query: &Query,
+    through: Offset,
+) -> rusqlite::Result<Vec<u64>> {
+    let direction = if query.order == Order::Ascending { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT first, rest FROM posting WHERE generation = ?1 AND scope = ?2 AND key = ?3 AND tag = ?4 AND first <= ?6 \
+         AND first >= coalesce((SELECT max(first) FROM posting WHERE generation = ?1 AND scope = ?2 AND key = ?3 AND tag = ?4 \
+         AND first <= ?5), 0) ORDER BY first {direction}"
+    );
+    let mut select = reader.connection.prepare_cached(&sql)?;
+    let mut rows = select.query(params![
+        generation.cast_signed(),
+        posting.scope.cast_signed(),
+        posting.key.cast_signed(),
+        posting.tag.cast_signed(),
+        query.after.0.cast_signed(),
+        through.0.cast_signed()
+    ])?;
+    let mut offsets = Vec::new();
+    // One more than a page looks at tells it that there is more.
+    while offsets.len() <= CANDIDATES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let run = index::decode(row.get::<_, i64>(0)?.cast_unsigned(), row.get_ref(1)?.as_blob()?);
+        offsets.extend(run.into_iter().filter(|offset| *offset > query.after.0 && *offset <= through.0));
+    }
+    Ok(offsets)
 }
 
 fn visit_all(
@@ -171,8 +207,4 @@ fn visit_all(
         }
     }
     Ok(true)
-}
-
-fn index_bits() -> u32 {
-    crate::index::GENERATION_BITS
 }

@@ -109,6 +109,12 @@ impl Shared {
         }
     }
 
+    /// When the log took its newest event, whoever's.
+    pub(crate) fn newest_recorded(&self) -> Timestamp {
+        let tenants = self.tenants.read();
+        tenants.states.values().map(|state| state.recorded).max().unwrap_or(Timestamp::from_millis(0))
+    }
+
     pub(crate) fn last_seal(&self, tenant: Tenant) -> Seal {
         self.tenants.read().states.get(&tenant).map_or_else(genesis, |state| state.sealed)
     }
@@ -209,21 +215,15 @@ impl Shared {
         self.sealer.lost.swap(false, Ordering::AcqRel)
     }
 
-    /// What a failed commit leaves behind.
-    pub(crate) fn note_failure(&self, unavailable: &Unavailable) {
-        self.lose_seals();
-        if matches!(unavailable, Unavailable::Fenced(_)) {
-            self.fence(unavailable);
-        }
-    }
-
     pub(crate) fn fence(&self, unavailable: &Unavailable) {
         let reason: Arc<str> = match unavailable {
             Unavailable::Fenced(reason) => Arc::clone(reason),
             other => other.to_string().into(),
         };
-        tracing::error!(%reason, "the log is fenced: nothing more is committed; restart to go on from what the disk has");
-        self.fence.send_if_modified(|fence| fence.is_none().then(|| *fence = Some(reason)).is_some());
+        let first = self.fence.send_if_modified(|fence| fence.is_none().then(|| *fence = Some(reason.clone())).is_some());
+        if first {
+            tracing::error!(%reason, "the log is fenced: nothing more is committed");
+        }
         self.queue.close();
     }
 

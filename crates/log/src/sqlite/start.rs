@@ -84,10 +84,7 @@ fn replay(connection: &Connection, shared: &Shared, indexed_through: i64) -> Res
         let (subject, sequence) = subject_of(row.get_ref(3)?.as_blob().unwrap_or_default())
             .map_err(|error| OpenError::Damaged(format!("event at position {last}: {error}")))?;
         let (postings, aggregate) = postings(tenant.0, &subject);
-        index.add(last, offset, &postings);
-        if let (Some(aggregate), Some(sequence)) = (aggregate, sequence) {
-            index.set_head(tenant, aggregate, sequence);
-        }
+        index.add(last, offset, &postings, aggregate.zip(sequence));
     }
     Ok(last)
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tidings_core::posting::AggregateKey;
+use tidings_core::posting::Posting;
 use tidings_core::time::Timestamp;
 
 use super::Shared;
-use super::connection::classify;
+use super::connection::{classify, close_without_checkpoint};
 use super::flush::{Flush, HeadCache};
 use super::group::Group;
 use super::queue::{Answer, Task, Unit, Work};
@@ -21,7 +21,7 @@ const IDLE: Duration = Duration::from_millis(250);
 /// A checkpoint is made when about so much was written since the last.
 const CHECKPOINT_BYTES: usize = 4 << 20;
 /// What a commit writes beside its rows: the pages at the right edges.
-const COMMIT_BYTES: usize = 3 * 8192;
+const COMMIT_BYTES: usize = 3 * 4096;
 /// Appends are refused when less than this, or 5 % of a small disk, is free: what is being delivered needs room.
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// How many commits pass between two looks at the disk.
@@ -39,6 +39,7 @@ pub(crate) struct Writer {
     unchecked_bytes: usize,
     commits: u32,
     pub(crate) disk_full: bool,
+    failing: bool,
 }
 
 /// A writer that panics leaves nobody waiting.
@@ -90,6 +91,7 @@ impl Writer {
             unchecked_bytes: 0,
             commits: 0,
             disk_full: false,
+            failing: false,
         }
     }
 
@@ -106,6 +108,7 @@ impl Writer {
                 Work::Closed => break,
             };
             if let Err(unavailable @ Unavailable::Fenced(_)) = outcome {
+                close_without_checkpoint(&self.connection);
                 self.shared.fence(&unavailable);
                 break;
             }
@@ -121,12 +124,14 @@ impl Writer {
         let outcome = self.transact(&mut group, tasks, &mut answers);
         if let Err(unavailable) = &outcome {
             self.next_position = position;
-            tracing::error!(error = %unavailable, "commit failed");
-            self.shared.note_failure(unavailable);
+            self.note_failure(unavailable);
             for (answer, _) in answers {
                 let _ = answer.send(Err(unavailable.clone().into()));
             }
             return outcome;
+        }
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("commits succeed again");
         }
         self.publish(group);
         for (answer, written) in answers {
@@ -136,8 +141,16 @@ impl Writer {
         self.after_commit()
     }
 
+    /// Says once that commits fail, and once that they succeed again.
+    fn note_failure(&mut self, unavailable: &Unavailable) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(error = %unavailable, "commits fail");
+        }
+        self.shared.lose_seals();
+    }
+
     fn transact(&mut self, group: &mut Group, tasks: Vec<Task>, answers: &mut Answers) -> Result<(), Unavailable> {
-        let mut failed = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| classify(&error)).err();
+        let mut failed = self.run_cached("BEGIN IMMEDIATE").map_err(|error| classify(&error)).err();
         for task in tasks {
             match task {
                 Task::Unit(unit) if failed.is_some() => {
@@ -169,7 +182,7 @@ impl Writer {
             failed = self.flush_slice().map_err(|error| classify(&error)).err();
         }
         if failed.is_none() {
-            failed = self.connection.execute_batch("COMMIT").map_err(|error| classify(&error)).err();
+            failed = self.run_cached("COMMIT").map_err(|error| classify(&error)).err();
         }
         let Some(failed) = failed else {
             self.flush_committed();
@@ -181,6 +194,10 @@ impl Writer {
             let _ = self.connection.execute_batch("ROLLBACK");
         }
         Err(failed)
+    }
+
+    fn run_cached(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.raw_execute().map(|_| ())
     }
 
     /// Applies one unit. It decides before it writes where it can; where it cannot, a savepoint undoes it.
@@ -224,11 +241,8 @@ impl Writer {
         {
             let mut index = self.shared.index.write();
             for fresh in &group.fresh {
-                index.add(fresh.position, fresh.event.offset, &fresh.postings);
+                index.add(fresh.position, fresh.event.offset, &fresh.postings, fresh.head());
                 self.unchecked_bytes += fresh.event.header.len() + fresh.event.bytes().map_or(0, bytes::Bytes::len) + 96;
-            }
-            for ((tenant, aggregate), sequence) in group.heads() {
-                index.set_head(tenant, aggregate, sequence);
             }
         }
         let events: Vec<_> = group.fresh.iter().map(|fresh| Arc::clone(&fresh.event)).collect();
@@ -282,18 +296,18 @@ impl Writer {
     }
 
     /// The last sequence number of an aggregate, 0 if it is new.
-    pub(crate) fn aggregate_head(&mut self, group: &Group, tenant: Tenant, key: AggregateKey) -> Result<u64, Stop> {
-        if let Some(sequence) = group.head(tenant, key) {
+    pub(crate) fn aggregate_head(&mut self, group: &Group, tenant: Tenant, key: Posting) -> Result<u64, Stop> {
+        if let Some(sequence) = group.head(key) {
             return Ok(sequence);
         }
-        if let Some(sequence) = self.shared.index.read().head(tenant, key) {
+        if let Some(sequence) = self.shared.index.read().head(key) {
             return Ok(sequence);
         }
-        if let Some(sequence) = self.heads.get(tenant, key) {
+        if let Some(sequence) = self.heads.get(key) {
             return Ok(sequence);
         }
         let sequence = self.stored_head(tenant, key)?;
-        self.heads.put(tenant, key, sequence);
+        self.heads.put(key, sequence);
         Ok(sequence)
     }
 }

@@ -107,9 +107,16 @@ impl<'a> Walk<'a> {
                 let through = self.next.saturating_add(SLICE_EVENTS - 1);
                 let sealed = self.report.events;
                 self.events(i64::MAX.cast_unsigned(), Some(through), None);
-                self.report.unsealed += self.report.events - sealed;
-                return Ok(self.next > through);
+                let found = self.report.events - sealed;
+                self.report.unsealed += found;
+                // Where nothing can be read nothing tells where the log ends.
+                return Ok(found > 0 && self.next > through);
             };
+            if seal.last <= self.report.sealed_through {
+                let message = "the seals are not in order: the log cannot be followed from here".into();
+                self.note(FindingKind::Page, Some(self.next), None, message);
+                return Ok(false);
+            }
             self.seal(&seal);
         }
     }
@@ -242,6 +249,10 @@ impl<'a> Walk<'a> {
         let mut rows = select.query(range)?;
         while let Some(row) = rows.next()? {
             let offset = unsigned(row)?;
+            if offset < self.next {
+                self.note(FindingKind::Page, Some(offset), None, "the index of the events is not in order".into());
+                continue;
+            }
             if !self.follows(self.next, offset) {
                 self.missing(offset);
             }

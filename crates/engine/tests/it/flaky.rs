@@ -1,0 +1,101 @@
+//! A log whose disk is full whenever a test says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
+use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
+use tidings_log::store::{Attempt, Document, Extent, Kind, Owner, Progress, Seal};
+use tidings_log::tail::Tail;
+use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unavailable, Write, Written};
+
+pub(crate) struct Flaky {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) full: AtomicBool,
+    /// Commits of progress that were asked for.
+    pub(crate) settles: AtomicUsize,
+}
+
+impl Flaky {
+    pub(crate) fn over(store: &Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { store: Arc::clone(store), full: AtomicBool::new(false), settles: AtomicUsize::new(0) })
+    }
+}
+
+impl Store for Flaky {
+    fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>> {
+        self.settles.fetch_add(writes.iter().filter(|write| matches!(write, Write::Settle(_))).count(), Relaxed);
+        if self.full.load(Relaxed) {
+            return Box::pin(async { Err(Unavailable::Full.into()) });
+        }
+        self.store.commit(now, writes)
+    }
+
+    fn tenant(&self, name: &TenantName) -> Option<Tenant> {
+        self.store.tenant(name)
+    }
+
+    fn tenants(&self) -> Vec<(Tenant, TenantName)> {
+        self.store.tenants()
+    }
+
+    fn extent(&self, tenant: Tenant) -> Extent {
+        self.store.extent(tenant)
+    }
+
+    fn replaced_by(&self, tenant: Tenant, cursor: Offset) -> Option<Offset> {
+        self.store.replaced_by(tenant, cursor)
+    }
+
+    fn tail(&self) -> &Tail {
+        self.store.tail()
+    }
+
+    fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>> {
+        self.store.read(query)
+    }
+
+    fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
+        self.store.find(tenant, id)
+    }
+
+    fn before(&self, tenant: Tenant, time: Timestamp) -> Pending<Result<Offset, Unavailable>> {
+        self.store.before(tenant, time)
+    }
+
+    fn sealed(&self, tenant: Tenant) -> Option<Seal> {
+        self.store.sealed(tenant)
+    }
+
+    fn get(&self, kind: Kind, owner: Owner, id: &str) -> Pending<Result<Option<Document>, Unavailable>> {
+        self.store.get(kind, owner, id)
+    }
+
+    fn list(
+        &self,
+        kind: Kind,
+        owner: Option<Owner>,
+        after: &str,
+        limit: usize,
+    ) -> Pending<Result<Vec<Document>, Unavailable>> {
+        self.store.list(kind, owner, after, limit)
+    }
+
+    fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>> {
+        self.store.progress(subscription)
+    }
+
+    fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>> {
+        self.store.attempts(tenant, offset, limit)
+    }
+
+    fn fenced(&self) -> Pending<String> {
+        self.store.fenced()
+    }
+
+    fn close(&self) {
+        self.store.close();
+    }
+}

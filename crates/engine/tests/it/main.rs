@@ -1,0 +1,10 @@
+//! The engine over a real log in a temporary folder and real sockets.
+
+#[cfg(test)]
+mod dispatcher;
+#[cfg(test)]
+mod flaky;
+#[cfg(test)]
+mod receiver;
+#[cfg(test)]
+mod rig;

@@ -1,0 +1,150 @@
+//! What is left when the process dies: copies of the files, made while the log is open.
+
+use rusqlite::Connection;
+use tidings_core::event::EventType;
+use tidings_core::filter::{Filter, TypePattern};
+use tidings_core::offset::Offset;
+use tidings_log::conformance::Engine as _;
+use tidings_log::query::{Order, Query};
+use tidings_log::sqlite::log_path;
+use tidings_log::store::Store;
+use tidings_log::{Page, Tenant};
+
+use crate::folder::{Folder, add_tenant, append, event, fill, ids};
+
+/// Bytes of a frame of the WAL: a page and its header, after the header of the file.
+const FRAME_BYTES: u64 = 4_096 + 24;
+const HEADER_BYTES: u64 = 32;
+
+#[tokio::test]
+async fn a_torn_wal_keeps_every_commit_before_the_tear() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = add_tenant(&*store, "acme").await;
+    let wal = folder.path().join("log.db-wal");
+    let mut acknowledged = Vec::new();
+    for number in 0..6 {
+        append(&*store, tenant, vec![event(tenant, &format!("e{number}"), "1"), event(tenant, &format!("f{number}"), "2")]).await;
+        acknowledged.push(std::fs::metadata(&wal).unwrap().len());
+    }
+    let crashed = folder.copy();
+    drop(store);
+    let length = std::fs::metadata(crashed.path().join("log.db-wal")).unwrap().len();
+    let mut opened = 0;
+    for cut in (acknowledged[2]..=length).filter(|cut| is_telling(*cut)) {
+        let torn = crashed.copy_closed();
+        std::fs::copy(crashed.path().join("log.db-wal"), torn.path().join("log.db-wal")).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(torn.path().join("log.db-wal")).unwrap();
+        file.set_len(cut).unwrap();
+        drop(file);
+        let store = torn.open_store();
+        let kept = ids(&*store, tenant).await;
+        let commits = acknowledged.iter().filter(|end| **end <= cut).count();
+        assert!(kept.len() >= commits * 2, "{commits} commits were acknowledged by {cut}, {} events are left", kept.len());
+        let all = (0..6).flat_map(|number| [format!("e{number}"), format!("f{number}")]);
+        assert!(kept.iter().cloned().eq(all.take(kept.len())) && kept.len() % 2 == 0, "{kept:?}");
+        let next = append(&*store, tenant, vec![event(tenant, "next", "1")]).await;
+        assert_eq!(next[0].offset.0, kept.len() as u64 + 1);
+        drop(store);
+        assert!(torn.verify().is_whole());
+        opened += 1;
+    }
+    assert!(opened > 50, "{opened}");
+}
+
+/// The edges of each frame, and places all over it: 97 is prime.
+fn is_telling(cut: u64) -> bool {
+    let within = (cut - HEADER_BYTES) % FRAME_BYTES;
+    within < 3 || within > FRAME_BYTES - 2 || (22..26).contains(&within) || cut.is_multiple_of(97 * 7)
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_flush_loses_no_way_to_an_event() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = add_tenant(&*store, "acme").await;
+    fill(&*store, tenant, "e", 17_000).await;
+    let mut crashes = Vec::new();
+    let mut more = 0;
+    while crashes.len() < 4 && !is_flushed(&folder.reader()) {
+        append(&*store, tenant, vec![event(tenant, &format!("m{more}"), "1")]).await;
+        more += 1;
+        let crashed = folder.copy();
+        if is_flushing(&crashed.reader()) {
+            crashes.push((crashed, 17_000 + more));
+        }
+    }
+    assert!(!crashes.is_empty(), "no flush was seen under way");
+    drop(store);
+    for (crashed, count) in crashes {
+        let store = crashed.open_store();
+        check(&*store, tenant, count).await;
+        crashed.rest().await;
+        check(&*store, tenant, count).await;
+        drop(store);
+        check(&*crashed.open_store(), tenant, count).await;
+        assert!(crashed.verify().is_whole());
+    }
+}
+
+/// Whether the index has rows that its mark does not vouch for.
+fn is_flushing(connection: &Connection) -> bool {
+    let sql = "SELECT EXISTS (SELECT 1 FROM posting) AND (SELECT value FROM mark WHERE name = 'indexed_through') = 0";
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn is_flushed(connection: &Connection) -> bool {
+    connection.query_row("SELECT value > 0 FROM mark WHERE name = 'indexed_through'", [], |row| row.get(0)).unwrap()
+}
+
+async fn check(store: &dyn Store, tenant: Tenant, count: usize) {
+    assert_eq!(store.extent(tenant).head.0, count as u64);
+    let types = vec![TypePattern::Exact(EventType::parse("order.created").unwrap())];
+    let filter = Filter { types, ..Filter::default() };
+    let query = Query { tenant, filter, after: Offset(0), through: None, order: Order::Descending, limit: 1_000 };
+    let Page { events, more, .. } = store.read(query.clone()).await.unwrap();
+    assert!(more);
+    assert!(events.iter().map(|event| event.offset.0).eq((0..1_000).map(|n| count as u64 - n)));
+    let again = (0..17_000).step_by(97).map(|number| event(tenant, &format!("e{number}"), "{\"n\":1}")).collect();
+    for again in append(store, tenant, again).await {
+        assert!(again.duplicate, "{} was forgotten", again.id);
+    }
+    for number in 0..10 {
+        let aggregate = Some(format!("order_{number}").try_into().unwrap());
+        let mut query = Query { filter: Filter { aggregate, ..Filter::default() }, order: Order::Ascending, ..query.clone() };
+        let mut sequence = 0;
+        loop {
+            let page = store.read(query.clone()).await.unwrap();
+            for event in &page.events {
+                sequence += 1;
+                assert_eq!(event.sequence, Some(sequence));
+            }
+            if !page.more {
+                break;
+            }
+            query.after = page.reached;
+        }
+        assert!(sequence > 1_000);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_made_at_any_moment_has_all_that_was_answered() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = add_tenant(&*store, "acme").await;
+    for round in 1..=8_usize {
+        // Large enough that checkpoints come between.
+        let data = format!("\"{}\"", "x".repeat(2_000));
+        let batch = (0..700).map(|n| event(tenant, &format!("r{round}_{n}"), &data)).collect();
+        append(&*store, tenant, batch).await;
+        let crashed = folder.copy();
+        let report = crashed.verify();
+        assert!(report.is_whole(), "{:?}", report.findings);
+        let store = crashed.open_store();
+        assert_eq!(ids(&*store, tenant).await.len(), round * 700);
+        let again = append(&*store, tenant, vec![event(tenant, &format!("r{round}_699"), &data)]).await;
+        assert_eq!((again[0].offset.0, again[0].duplicate), (round as u64 * 700, true));
+    }
+    assert!(std::fs::metadata(log_path(folder.path())).unwrap().len() > 4 << 20, "no checkpoint was made");
+}

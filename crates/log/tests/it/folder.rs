@@ -1,0 +1,178 @@
+//! The embedded engine in a temporary folder.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+use tidings_core::event::{AggregateId, Channel, Defaults, Draft, EventType};
+use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
+use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
+use tidings_log::conformance::Engine;
+use tidings_log::sqlite::{SqliteStore, Synchronous, log_path};
+use tidings_log::store::{Append, Appended, Pending, Prepared, Store, Write, Written};
+use tidings_log::verify::{Report, verify};
+use tidings_log::Tenant;
+
+/// How long background work may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+pub(crate) struct Folder {
+    folder: TempDir,
+    opened: Mutex<Weak<SqliteStore>>,
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self { folder: TempDir::new().unwrap(), opened: Mutex::new(Weak::new()) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn open_store(&self) -> Arc<SqliteStore> {
+        let store = Arc::new(SqliteStore::open(self.path(), Synchronous::Full).unwrap());
+        *self.opened.lock() = Arc::downgrade(&store);
+        store
+    }
+
+    /// A connection that may change what nothing else can.
+    pub(crate) fn vandal(&self) -> Connection {
+        Connection::open(log_path(self.path())).unwrap()
+    }
+
+    pub(crate) fn reader(&self) -> Connection {
+        Connection::open_with_flags(log_path(self.path()), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+    }
+
+    /// What was committed, as a crash at this moment would leave it, in a folder of its own.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::new();
+        // A reader keeps checkpoints from coming between the two files.
+        let pin = self.reader();
+        pin.execute_batch("BEGIN; SELECT * FROM mark").unwrap();
+        for name in ["log.db", "log.db-wal"] {
+            // The file first: what the WAL then has is newer.
+            std::fs::copy(self.path().join(name), copy.path().join(name)).unwrap();
+        }
+        copy
+    }
+
+    /// The file of a log that nobody has open.
+    pub(crate) fn copy_closed(&self) -> Self {
+        let copy = Self::new();
+        std::fs::copy(log_path(self.path()), log_path(copy.path())).unwrap();
+        copy
+    }
+}
+
+impl Engine for Folder {
+    fn open(&self) -> Arc<dyn Store> {
+        self.open_store()
+    }
+
+    fn rest(&self) -> Pending<()> {
+        let connection = self.reader();
+        let store = self.opened.lock().clone();
+        Box::pin(async move {
+            let looks = PATIENCE.as_millis() / LOOK_EVERY.as_millis();
+            for _ in 0..looks {
+                if at_rest(&connection) && store.upgrade().is_none_or(|store| knows_its_seals(&connection, &*store)) {
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            panic!("the engine does not come to rest");
+        })
+    }
+
+    fn verify(&self) -> Report {
+        verify(self.path(), &mut |_| ()).unwrap()
+    }
+}
+
+/// Whether every event is sealed and indexed on disk.
+fn at_rest(connection: &Connection) -> bool {
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM event WHERE position > (SELECT value FROM mark WHERE name = 'indexed_through')) \
+               AND NOT EXISTS (SELECT 1 FROM tenant AS t JOIN event AS e ON e.tenant = t.number \
+               WHERE e.offset > coalesce((SELECT max(last) FROM seal WHERE tenant = t.number), 0))";
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// A seal is in the file a moment before the store speaks of it.
+fn knows_its_seals(connection: &Connection, store: &dyn Store) -> bool {
+    store.tenants().into_iter().all(|(tenant, _)| {
+        let sql = "SELECT max(last) FROM seal WHERE tenant = ?";
+        let last: Option<u64> = connection.query_row(sql, [tenant.0], |row| row.get::<_, Option<i64>>(0)).unwrap().map(i64::cast_unsigned);
+        store.sealed(tenant).map(|seal| seal.last.0) == last
+    })
+}
+
+pub(crate) async fn add_tenant(store: &dyn Store, name: &str) -> Tenant {
+    let written = store.commit(NOW, vec![Write::Tenant(TenantName::parse(name).unwrap())]).await.unwrap();
+    let [Written::Tenant(tenant)] = written[..] else { panic!("{written:?}") };
+    tenant
+}
+
+/// An event `id` about one of ten aggregates, with `data`, and with a channel of its own: a row more in the index.
+pub(crate) fn event(tenant: Tenant, id: &str, data: &str) -> Prepared {
+    let number = id.bytes().map(u64::from).sum::<u64>() % 10;
+    let draft = Draft {
+        id: Some(EventId::parse(id).unwrap()),
+        event_type: EventType::parse("order.created").unwrap(),
+        version: None,
+        timestamp: None,
+        source: None,
+        aggregate: Some(AggregateId::parse(&format!("order_{number}")).unwrap()),
+        channels: vec![Channel::parse(&format!("user:{number}")).unwrap(), Channel::parse(&format!("only:{id}")).unwrap()],
+        metadata: Vec::new(),
+        data: data.to_owned().into(),
+        expected_sequence: None,
+    };
+    let mut random = [7; 26];
+    let length = id.len().min(26);
+    random[26 - length..].copy_from_slice(&id.as_bytes()[..length]);
+    Prepared::new(tenant, draft.encode(&Defaults { now: NOW, source: "/tests", random }))
+}
+
+pub(crate) fn append(store: &dyn Store, tenant: Tenant, events: Vec<Prepared>) -> Pending<Vec<Appended>> {
+    let answer = store.commit(NOW, vec![Write::Append(Append { tenant, events, request: None })]);
+    Box::pin(async move {
+        match answer.await.unwrap().pop() {
+            Some(Written::Appended { results, .. }) => results,
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+/// `count` events in batches of 500.
+pub(crate) async fn fill(store: &dyn Store, tenant: Tenant, prefix: &str, count: usize) {
+    let mut under_way = Vec::new();
+    for begin in (0..count).step_by(500) {
+        let batch = (begin..count.min(begin + 500)).map(|n| event(tenant, &format!("{prefix}{n}"), "{\"n\":1}")).collect();
+        under_way.push(append(store, tenant, batch));
+    }
+    for answer in under_way {
+        answer.await;
+    }
+}
+
+pub(crate) async fn ids(store: &dyn Store, tenant: Tenant) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut after = Offset::BEFORE_FIRST;
+    loop {
+        let page = store.read(tidings_log::Query::after(tenant, after, 1_000)).await.unwrap();
+        all.extend(page.events.iter().map(|event| event.subject.id.to_string()));
+        after = page.reached;
+        if !page.more {
+            return all;
+        }
+    }
+}
