@@ -2,6 +2,7 @@
 
 mod bench;
 mod faults;
+mod tidy;
 
 use clap::Parser;
 
@@ -13,11 +14,14 @@ enum Chore {
     /// Breaks a running server in the ways machines break, and checks what is left.
     #[command(subcommand)]
     Faults(faults::Fault),
+    /// Checks the style that a machine can check.
+    Tidy,
 }
 
 fn main() -> anyhow::Result<()> {
     match Chore::parse() {
         Chore::Bench(args) => bench::run(&args),
         Chore::Faults(fault) => faults::run(fault),
+        Chore::Tidy => tidy::run(),
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod body;
 pub(crate) mod call;
+pub(crate) mod errors;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
@@ -13,4 +14,5 @@ pub(crate) mod problem;
 pub(crate) mod publish;
 pub(crate) mod routes;
 pub(crate) mod stream;
+pub(crate) mod unread;
 pub(crate) mod webhooks;

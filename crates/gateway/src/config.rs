@@ -41,8 +41,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "limits.connections", default: "12000", help: "most connections at a time" },
     Setting { key: "limits.streams", default: "10000", help: "most event streams at a time" },
     Setting { key: "limits.body_timeout", default: "30s", help: "time for a request's body to arrive" },
-    Setting { key: "log.synchronous", default: "full", help: "full: acknowledged means on disk; off: UNSAFE, loses acknowledged events" },
-    Setting { key: "retention.age", default: "", help: "events older than this are removed, at least 1d; empty: kept for ever" },
+    Setting {
+        key: "log.synchronous",
+        default: "full",
+        help: "full: acknowledged means on disk; off: UNSAFE, loses acknowledged events",
+    },
+    Setting {
+        key: "retention.age",
+        default: "",
+        help: "events older than this are removed, at least 1d; empty: kept for ever",
+    },
     Setting { key: "retention.events", default: "0", help: "most events kept for each tenant; 0: all" },
 ];
 

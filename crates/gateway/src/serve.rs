@@ -79,7 +79,9 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let anybody = app.settings.dev.then(|| Principal::operator(Actor::Development));
     let server = listen::start(listener, routes::router(&app, anybody.as_ref()), &app.settings, threads, &phase_watch)?;
     let operator = Principal::operator(Actor::Operator);
-    tokio::spawn(socket::serve(app.settings.data.clone(), routes::router(&app, Some(&operator))));
+    if let Some(listener) = socket::bind(&app.settings.data) {
+        tokio::spawn(socket::serve(listener, routes::router(&app, Some(&operator))));
+    }
     tokio::spawn(retention::run(Arc::clone(&store), app.settings.retention));
     phase.send_replace(Phase::Ready);
     banner::print(&app, address);

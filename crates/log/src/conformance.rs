@@ -50,9 +50,7 @@ pub const LAWS: &[(&str, Law)] = &[
     }),
     ("one_of_equal_expectations_wins", |engine| Box::pin(sequence::one_of_equal_expectations_wins(engine))),
     ("equal_appends_at_once_make_one_event", |engine| Box::pin(repeat::equal_appends_at_once_make_one_event(engine))),
-    ("a_repeated_id_is_found_wherever_it_is", |engine| {
-        Box::pin(repeat::a_repeated_id_is_found_wherever_it_is(engine))
-    }),
+    ("a_repeated_id_is_found_wherever_it_is", |engine| Box::pin(repeat::a_repeated_id_is_found_wherever_it_is(engine))),
     ("an_id_with_other_content_is_refused", |engine| Box::pin(repeat::an_id_with_other_content_is_refused(engine))),
     ("a_request_key_replays_its_first_answer", |engine| {
         Box::pin(repeat::a_request_key_replays_its_first_answer(engine))

@@ -119,6 +119,7 @@ impl Event {
 pub(crate) fn encode(header: &[u8], data: &[u8]) -> (Bytes, Bytes, Bytes) {
     let envelope = Bytes::from(event::envelope(header, Some(data)));
     // `…header…,"data":…data…}`
-    let (header, bytes) = (envelope.slice(..header.len()), envelope.slice(envelope.len() - 1 - data.len()..envelope.len() - 1));
+    let (header, bytes) =
+        (envelope.slice(..header.len()), envelope.slice(envelope.len() - 1 - data.len()..envelope.len() - 1));
     (envelope, header, bytes)
 }

@@ -12,7 +12,7 @@ use tidings_core::offset::Offset;
 use tidings_core::posting::Posting;
 
 /// How many offsets share a generation of the index on disk. Random keys touch only the newest generation's pages.
-pub(crate) const GENERATION_BITS: u32 = 20;
+pub(crate) const GENERATION_BITS: u32 = 17;
 
 /// One generation of postings and aggregate heads.
 #[derive(Debug, Default)]
@@ -169,10 +169,10 @@ fn encode(offsets: &[u64]) -> Vec<u8> {
     for pair in offsets.windows(2) {
         let mut distance = pair[1] - pair[0];
         while distance >= 0x80 {
-            bytes.push((distance & 0x7f) as u8 | 0x80);
+            bytes.push(distance.to_le_bytes()[0] | 0x80);
             distance >>= 7;
         }
-        bytes.push(distance as u8);
+        bytes.push(distance.to_le_bytes()[0]);
     }
     bytes
 }

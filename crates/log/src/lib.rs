@@ -3,6 +3,7 @@
 //! [`Store`] is the seam and states the laws; [`sqlite`] is the embedded engine; [`conformance`] is the suite that every
 //! engine passes unchanged. The hot end of the log is shared in memory by [`tail`].
 
+pub mod answers;
 pub mod conformance;
 pub mod event;
 mod index;

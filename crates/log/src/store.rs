@@ -37,7 +37,7 @@ use crate::tail::Tail;
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How long a request key and its answer are kept, at least.
-pub const REQUEST_KEPT: Duration = Duration::from_secs(24 * 3600);
+pub const REQUEST_KEPT: Duration = Duration::from_hours(24);
 
 /// An engine that keeps the log.
 pub trait Store: Send + Sync {
@@ -75,8 +75,13 @@ pub trait Store: Send + Sync {
     fn get(&self, kind: Kind, owner: Owner, id: &str) -> Pending<Result<Option<Document>, Unavailable>>;
 
     /// Up to `limit` documents of a kind by id, those after `after`; of every owner if `owner` is `None`.
-    fn list(&self, kind: Kind, owner: Option<Owner>, after: &str, limit: usize)
-    -> Pending<Result<Vec<Document>, Unavailable>>;
+    fn list(
+        &self,
+        kind: Kind,
+        owner: Option<Owner>,
+        after: &str,
+        limit: usize,
+    ) -> Pending<Result<Vec<Document>, Unavailable>>;
 
     /// What is kept of a subscription's progress, or `None` if nothing is.
     fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>>;
@@ -328,7 +333,6 @@ pub struct Settle {
     /// Attempts made since the last commit.
     pub attempts: Vec<Attempt>,
 }
-
 
 /// A delivery that is not settled although the cursor is past it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -138,9 +138,9 @@ impl Tail {
             return Arc::clone(ring);
         }
         let mut rings = self.rings.write();
-        let ring = rings.entry(tenant).or_insert_with(|| {
-            Arc::new(Ring { events: RwLock::default(), head: watch::Sender::new(Offset(0)) })
-        });
+        let ring = rings
+            .entry(tenant)
+            .or_insert_with(|| Arc::new(Ring { events: RwLock::default(), head: watch::Sender::new(Offset(0)) }));
         Arc::clone(ring)
     }
 }

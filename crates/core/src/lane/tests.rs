@@ -1,3 +1,5 @@
+//! The lane against a model: whatever happens, everything is delivered or dead, and in order.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

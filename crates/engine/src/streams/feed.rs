@@ -89,10 +89,7 @@ impl Feed {
     }
 
     async fn read(&mut self) -> Result<Vec<Arc<Event>>, Unavailable> {
-        let query = Query {
-            filter: self.filter.clone(),
-            ..Query::after(self.tenant, self.cursor, BATCH_EVENTS_MAX)
-        };
+        let query = Query { filter: self.filter.clone(), ..Query::after(self.tenant, self.cursor, BATCH_EVENTS_MAX) };
         let page = self.store.read(query).await?;
         self.cursor = page.reached.max(self.cursor);
         Ok(page.events)

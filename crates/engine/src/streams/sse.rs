@@ -32,6 +32,11 @@ pub fn keepalive(cursor: Option<Offset>) -> String {
     }
 }
 
+/// The first block: the cursor, so that a client can resume before it got an event, and the time as in [`retry`].
+pub fn hello(cursor: Offset, retry_millis: u64) -> String {
+    format!("id: {cursor}\nretry: {retry_millis}\n\n")
+}
+
 /// How long a client waits before it comes back, in milliseconds.
 pub fn retry(millis: u64) -> String {
     format!("retry: {millis}\n\n")

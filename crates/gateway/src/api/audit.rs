@@ -14,7 +14,8 @@ pub(crate) async fn head(call: Call) -> Answer {
     let known = call.known_tenant();
     let head = known.map(|tenant| call.app.store.extent(tenant).head);
     let seal = known.and_then(|tenant| call.app.store.sealed(tenant));
-    let statement = seal.map(|seal| format!("tidings-audit-head/1\n{}\n{}\n{}\n", call.tenant, seal.last, hex(&seal.hash)));
+    let statement =
+        seal.map(|seal| format!("tidings-audit-head/1\n{}\n{}\n{}\n", call.tenant, seal.last, hex(&seal.hash)));
     let signature = statement.as_ref().map(|text| hex(&call.app.audit_key.sign(text.as_bytes()).to_bytes()));
     let body = json!({
         "tenant": call.tenant,

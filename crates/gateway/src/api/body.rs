@@ -5,12 +5,18 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use serde::Deserializer;
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 use tidings_core::json;
 
 use super::call::Call;
 use super::kinds;
 use super::problem::Problem;
+use crate::control::Fault;
+
+/// What is told of a fault in a body; the rest only repeats what was sent.
+const MESSAGE_CHARS_MAX: usize = 500;
 
 /// The body of a call, whole.
 pub(crate) async fn read(call: &mut Call) -> Result<Bytes, Problem> {
@@ -38,7 +44,8 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Problem::new(&kinds::MALFORMED_JSON, format!("the body broke off: {error}")))?;
+        let frame =
+            frame.map_err(|error| Problem::new(&kinds::MALFORMED_JSON, format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + more.len() + data.len() > limit {
             return Err(too_large(limit));
@@ -74,14 +81,41 @@ pub(crate) async fn json<T: DeserializeOwned>(call: &mut Call) -> Result<T, Prob
         return Err(Problem::new(&kinds::UNSUPPORTED_MEDIA_TYPE, "send application/json"));
     }
     let text = read(call).await?;
-    json::check(&text, &call.app.settings.event.json)
-        .map_err(|error| Problem::violations(&[(None, error.into())]))?;
-    serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))
+    json::check(&text, &call.app.settings.event.json).map_err(|error| Problem::violations(&[(None, error.into())]))?;
+    // Otherwise an array would be taken as the members in the order of the code.
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err(invalid("the body is a JSON object"));
+    }
+    parse(&mut serde_json::Deserializer::from_slice(&text))
+}
+
+/// What `json` holds; a refusal names the member by its JSON pointer.
+pub(crate) fn parse<'a, T: DeserializeOwned>(json: impl Deserializer<'a>) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let mut text = String::new();
+        for step in error.path() {
+            match step {
+                Segment::Map { key } => text.extend(["/", &key.replace('~', "~0").replace('/', "~1")]),
+                Segment::Seq { index } => text.push_str(&format!("/{index}")),
+                Segment::Enum { .. } | Segment::Unknown => {}
+            }
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.extend(error.inner().to_string().chars().take(MESSAGE_CHARS_MAX));
+        invalid(text)
+    })
 }
 
 /// A body that is JSON but not what the route takes.
 pub(crate) fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(&kinds::INVALID_BODY, detail)
+}
+
+/// A body with a member that breaks a rule.
+pub(crate) fn faulty((pointer, message): Fault) -> Problem {
+    invalid(format!("{pointer}: {message}"))
 }
 
 /// A JSON answer.

@@ -92,6 +92,10 @@ fn tenant(principal: &Principal, headers: &HeaderMap) -> Result<TenantName, Prob
 }
 
 fn query(route: &Route, text: &str) -> Result<Vec<(Cow<'static, str>, String)>, Problem> {
+    if let Some(part) = text.split('&').find(|part| percent_decode(part).is_none()) {
+        let name = part.split('=').next().unwrap_or_default();
+        return Err(Problem::parameter(name, "is not percent-encoded UTF-8 (`%` itself is `%25`)"));
+    }
     let mut pairs: Vec<(Cow<'static, str>, String)> = Vec::new();
     for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
         let Some(known) = route.query.iter().find(|known| **known == name) else {

@@ -12,6 +12,7 @@ use tidings_log::{Event, Order, Query, Tenant, Write, Written};
 
 use super::body::answer;
 use super::call::Call;
+use super::kinds;
 use super::page::{self, between, limit, order};
 use super::problem::{Problem, internal};
 use super::routes::Answer;
@@ -27,7 +28,8 @@ pub(crate) async fn list(call: Call) -> Answer {
 }
 
 pub(crate) async fn of_aggregate(call: Call) -> Answer {
-    let aggregate = AggregateId::parse(&call.path_value()?).map_err(|error| Problem::parameter("aggregateId", error))?;
+    let aggregate =
+        AggregateId::parse(&call.path_value()?).map_err(|error| Problem::parameter("aggregateId", error))?;
     let filter = Filter { aggregate: Some(aggregate), ..call.filter()? };
     pages(&call, filter).await
 }
@@ -81,6 +83,7 @@ pub(crate) async fn deliveries(call: Call) -> Answer {
     let webhooks = call.app.webhooks.list(&call.tenant, "", usize::MAX);
     let deliveries: Vec<_> = webhooks
         .iter()
+        .filter(|webhook| call.principal.reaches(webhook.confined.as_deref()))
         .filter_map(|webhook| call.app.webhooks.delivery(webhook, &event, &attempts))
         .collect();
     Ok(answer(StatusCode::OK, json!({ "eventId": event.subject.id, "data": deliveries }).to_string()))
@@ -88,6 +91,11 @@ pub(crate) async fn deliveries(call: Call) -> Answer {
 
 pub(crate) async fn erase(call: Call) -> Answer {
     let (tenant, event) = find(&call).await?;
+    if event.subject.event_type.is_operational() {
+        // Whoever may erase personal data may not erase who changed what.
+        let detail = "`tidings.*` events are the audit trail: their data stays";
+        return Err(Problem::new(&kinds::FORBIDDEN, detail));
+    }
     let now = clock::now();
     let what = json!({ "eventId": event.subject.id, "eventType": event.subject.event_type, "offset": event.offset });
     let audit = audit::append(tenant, "tidings.event.erased", &call.principal.actor, &what, now)?;

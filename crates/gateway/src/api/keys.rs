@@ -8,22 +8,17 @@ use tidings_core::tenant::TenantName;
 use super::body::{self, answer};
 use super::call::Call;
 use super::kinds;
-use super::page::limit;
+use super::page::{self, limit};
 use super::problem::Problem;
 use super::routes::Answer;
+use crate::clock;
 use crate::control::keys::{NewKey, listing};
 
 pub(crate) async fn create(mut call: Call) -> Answer {
     let mut new: NewKey = body::json(&mut call).await?;
     let operator = call.principal.tenant.is_none();
-    if new.scopes.is_empty() {
-        return Err(body::invalid("/scopes: name at least one scope"));
-    }
-    if new.scopes.contains(&Scope::Admin) {
-        if new.tenant.is_some() {
-            return Err(body::invalid("/tenant: an operator's key (scope `admin`) belongs to no tenant"));
-        }
-    } else if new.tenant.is_none() {
+    new.check(clock::now()).map_err(body::faulty)?;
+    if new.tenant.is_none() && !new.scopes.contains(&Scope::Admin) {
         new.tenant = Some(call.tenant.clone());
     }
     // Nobody gives away more than it has.
@@ -36,11 +31,12 @@ pub(crate) async fn create(mut call: Call) -> Answer {
         };
         return Err(Problem::new(&kinds::FORBIDDEN, detail));
     }
-    if let Some(walls) = &call.principal.channels {
-        let inside = new.channels.as_ref().is_some_and(|wanted| wanted.iter().all(|channel| walls.contains(channel)));
-        if !inside {
-            return Err(Problem::new(&kinds::FORBIDDEN, "this key is confined to channels, so are the keys it makes"));
-        }
+    if !call.principal.reaches(new.channels.as_deref()) {
+        return Err(Problem::new(&kinds::FORBIDDEN, "this key is confined to channels, so are the keys it makes"));
+    }
+    if let Some(end) = call.principal.expires_at.filter(|end| new.expires_at.is_none_or(|wanted| wanted > *end)) {
+        let detail = format!("this key expires, so do the keys it makes: send an expiresAt of {end} at the latest");
+        return Err(Problem::new(&kinds::FORBIDDEN, detail));
     }
     let environment = &call.app.settings.environment;
     let (record, key) = call.app.keys.create(&*call.app.store, environment, new, &call.principal.actor).await?;
@@ -50,14 +46,22 @@ pub(crate) async fn create(mut call: Call) -> Answer {
 }
 
 pub(crate) async fn list(call: Call) -> Answer {
-    limit(&call)?;
-    let shown: Vec<_> = call.app.keys.list(owner(&call).as_ref()).iter().map(|record| listing(record)).collect();
-    Ok(answer(StatusCode::OK, json!({ "data": shown, "nextCursor": null }).to_string()))
+    let limit = limit(&call)?;
+    let after = call.parameter("after").unwrap_or_default();
+    let mut found = call.app.keys.list(owner(&call).as_ref(), after);
+    found.retain(|record| call.principal.reaches(record.channels.as_deref()));
+    let (page, next) = page::cut(&found, limit, |record| record.id.to_string());
+    let items: Vec<_> = page.iter().map(|record| listing(record).to_string().into_bytes()).collect();
+    Ok(page::render(&items, next))
 }
 
 pub(crate) async fn revoke(call: Call) -> Answer {
     let id = call.path_value()?;
     let (store, owner) = (&*call.app.store, owner(&call));
+    let record = call.app.keys.get(owner.as_ref(), &id);
+    if !record.is_some_and(|record| call.principal.reaches(record.channels.as_deref())) {
+        return Err(Problem::not_found("key"));
+    }
     if call.app.keys.revoke(store, owner.as_ref(), &id, &call.principal.actor).await? {
         Ok(answer(StatusCode::OK, json!({ "id": id, "revoked": true }).to_string()))
     } else {

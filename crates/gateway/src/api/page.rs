@@ -16,10 +16,15 @@ const LIMIT_DEFAULT: usize = 100;
 
 pub(crate) fn limit(call: &Call) -> Result<usize, Problem> {
     let Some(text) = call.parameter("limit") else { return Ok(LIMIT_DEFAULT) };
-    match text.parse() {
-        Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
+    match whole_number(text).and_then(|limit| usize::try_from(limit).ok()) {
+        Some(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
         _ => Err(Problem::parameter("limit", format!("a number from 1 to {LIMIT_MAX}"))),
     }
+}
+
+/// Digits alone: Rust's own reading takes a sign too.
+pub(crate) fn whole_number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 pub(crate) fn order(call: &Call) -> Result<Order, Problem> {
@@ -31,7 +36,9 @@ pub(crate) fn order(call: &Call) -> Result<Order, Problem> {
 }
 
 pub(crate) fn offset(call: &Call, name: &str) -> Result<Option<Offset>, Problem> {
-    let parse = |text: &str| text.parse().map(Offset).map_err(|_| Problem::parameter(name, "an offset: a whole number"));
+    let parse = |text: &str| {
+        whole_number(text).map(Offset).ok_or_else(|| Problem::parameter(name, "an offset: a whole number"))
+    };
     call.parameter(name).map(parse).transpose()
 }
 
@@ -56,6 +63,15 @@ pub(crate) async fn between(call: &Call, tenant: Tenant) -> Result<(Offset, Opti
         Some(until) => Some(call.app.store.before(tenant, until).await?),
     };
     Ok((after, through))
+}
+
+/// The first `limit` of what was found, and the cursor of the rest if there is one.
+pub(crate) fn cut<T>(found: &[T], limit: usize, cursor: impl Fn(&T) -> String) -> (&[T], Option<String>) {
+    if found.len() <= limit {
+        return (found, None);
+    }
+    let page = &found[..limit];
+    (page, page.last().map(cursor))
 }
 
 /// `{"data":[…],"nextCursor":…}` of items that are JSON already.

@@ -9,8 +9,8 @@ use tidings_log::{CommitError, Refusal, Unavailable};
 
 use super::kinds::{self, Kind};
 
-/// Where the pages about problems are; each type is a page of this name.
-const DOCS: &str = "https://tidings.dev/errors/";
+/// Where the pages about problems are: a reference that leads to the server that answered (RFC 9457 §3.1.1).
+const PAGES: &str = "/errors/";
 /// What a client waits before it tries again when there is too much to do, or no room.
 const RETRY_SECONDS: u64 = 2;
 
@@ -88,7 +88,7 @@ impl Problem {
 
     pub(crate) fn into_response(self) -> Response<Body> {
         let mut body = Map::new();
-        body.insert("type".into(), format!("{DOCS}{}", self.kind.slug).into());
+        body.insert("type".into(), format!("{PAGES}{}", self.kind.slug).into());
         body.insert("title".into(), self.kind.title.into());
         body.insert("status".into(), self.kind.status.as_u16().into());
         body.insert("detail".into(), self.detail.into());

@@ -11,7 +11,8 @@ use tidings_core::key::Scope;
 
 use super::call::{self, Call};
 use super::problem::Problem;
-use super::{audit, events, health, keys, openapi, publish, stream, webhooks};
+use super::unread;
+use super::{audit, errors, events, health, keys, openapi, publish, stream, webhooks};
 use crate::app::App;
 use crate::control::keys::Principal;
 
@@ -40,8 +41,7 @@ pub(crate) struct Route {
 const EVENT_FILTER: &[&str] =
     &["types", "eventTypes", "channels", "aggregateId", "since", "until", "after", "order", "limit"];
 const AGGREGATE_FILTER: &[&str] = &["types", "eventTypes", "since", "until", "after", "order", "limit"];
-const STREAM: &[&str] =
-    &["types", "eventTypes", "channels", "aggregateId", "from", "lastEventId", "named", "ping"];
+const STREAM: &[&str] = &["types", "eventTypes", "channels", "aggregateId", "from", "lastEventId", "named", "ping"];
 const PAGE: &[&str] = &["after", "limit"];
 
 /// Every route of the API.
@@ -69,10 +69,11 @@ pub(crate) fn all() -> Vec<Route> {
         route(&delete, "/webhooks/{id}", Needs(WebhooksWrite), &[], |call| Box::pin(webhooks::remove(call))),
         route(&get, "/webhooks/{id}/secret", Needs(WebhooksSecret), &[], |call| Box::pin(webhooks::secret(call))),
         route(&post, "/keys", Needs(KeysWrite), &[], |call| Box::pin(keys::create(call))),
-        route(&get, "/keys", Needs(KeysRead), &[], |call| Box::pin(keys::list(call))),
+        route(&get, "/keys", Needs(KeysRead), PAGE, |call| Box::pin(keys::list(call))),
         route(&delete, "/keys/{id}", Needs(KeysWrite), &[], |call| Box::pin(keys::revoke(call))),
         route(&get, "/health/live", Open, &[], |call| Box::pin(health::live(call))),
         route(&get, "/health/ready", Open, &[], |call| Box::pin(health::ready(call))),
+        route(&get, "/errors/{slug}", Open, &[], |call| Box::pin(errors::page(call))),
         route(&get, "/openapi.json", Open, &[], |call| Box::pin(openapi::document(call))),
     ]
 }
@@ -102,7 +103,7 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
         let serve = move |request: Request<Body>| {
             let (route, app, trusted) = shared.clone();
             async move {
-                let answer = match call::admit(app, &route, trusted, request) {
+                let answer = match call::admit(app, &route, trusted, unread::guard(request)) {
                     Ok(call) => (route.handler)(call).await,
                     Err(problem) => Err(problem),
                 };
@@ -113,7 +114,8 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
     }
     for (path, allowed) in methods {
         let allowed: Arc<str> = allowed.join(", ").into();
-        let refuse = move || {
+        let refuse = move |request: Request<Body>| {
+            drop(unread::guard(request));
             let allowed = Arc::clone(&allowed);
             async move { Problem::method_not_allowed(&allowed).into_response() }
         };
@@ -122,6 +124,7 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
     router.fallback(refuse_path)
 }
 
-async fn refuse_path() -> Response<Body> {
+async fn refuse_path(request: Request<Body>) -> Response<Body> {
+    drop(unread::guard(request));
     Problem::not_found("path; `/openapi.json` lists all").into_response()
 }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::call::Call;
+use super::page::{self, whole_number};
 use super::problem::Problem;
 use super::routes::Answer;
 use crate::app::{App, Phase};
@@ -51,7 +52,8 @@ pub(crate) async fn open(call: Call) -> Answer {
     let tenant = call.tenant().await?;
     let (cursor, resumed) = start(&call, tenant, position).await?;
     let feed = Feed::new(Arc::clone(&call.app.store), tenant, filter, cursor);
-    let mut hello = sse::retry(spread(RETRY_MS));
+    // With its id a client that loses the connection before the first event comes back to here, not to `from`.
+    let mut hello = sse::hello(cursor, spread(RETRY_MS));
     hello.push_str(&resumed.and_then(sse::resumed).unwrap_or_default());
     let live = Live {
         phase: call.app.phase.clone(),
@@ -63,10 +65,13 @@ pub(crate) async fn open(call: Call) -> Answer {
         catching_up: resumed.is_some(),
         hello: Some(hello),
         heartbeat: Instant::now() + HEARTBEAT,
+        key_check: Instant::now() + KEY_CHECK,
         ended: false,
         _seat: seat,
     };
-    let frames = stream::unfold(live, |mut live| async move { live.next().await.map(|chunk| (Ok::<_, std::convert::Infallible>(chunk), live)) });
+    let frames = stream::unfold(live, |mut live| async move {
+        live.next().await.map(|chunk| (Ok::<_, std::convert::Infallible>(chunk), live))
+    });
     Ok(response(Body::from_stream(frames)))
 }
 
@@ -99,22 +104,26 @@ enum Position {
 /// another server gave it.
 fn position(call: &Call) -> Result<Position, Problem> {
     let header = call.parts.headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let last = header.filter(|id| id.len() <= LAST_EVENT_ID_BYTES_MAX).and_then(|id| id.trim().parse().ok());
+    let last = header.filter(|id| id.len() <= LAST_EVENT_ID_BYTES_MAX).and_then(|id| whole_number(id.trim()));
     if let Some(offset) = last {
         return Ok(Position::After(Offset(offset)));
     }
     if let Some(text) = call.parameter("lastEventId") {
-        let offset = text.parse().map_err(|_| Problem::parameter("lastEventId", "the id of an event of this stream"))?;
+        let unknown = || Problem::parameter("lastEventId", "the id of an event of this stream");
+        let offset = whole_number(text).ok_or_else(unknown)?;
         return Ok(Position::After(Offset(offset)));
     }
     match call.parameter("from") {
         None | Some("latest") => Ok(Position::Latest),
         Some("earliest") => Ok(Position::Earliest),
-        Some(text) => text.parse().map(|offset| Position::After(Offset(offset))).or_else(|_| {
-            let time = super::page::time(call, "from")
+        Some(text) => {
+            if let Some(offset) = whole_number(text) {
+                return Ok(Position::After(Offset(offset)));
+            }
+            let time = page::time(call, "from")
                 .map_err(|_| Problem::parameter("from", "latest, earliest, an offset, or a time (RFC 3339)"))?;
             Ok(time.map_or(Position::Latest, Position::Since))
-        }),
+        }
     }
 }
 
@@ -168,6 +177,7 @@ struct Live {
     catching_up: bool,
     hello: Option<String>,
     heartbeat: Instant,
+    key_check: Instant,
     phase: watch::Receiver<Phase>,
     ended: bool,
     _seat: Seat,
@@ -200,8 +210,12 @@ impl Live {
                 Turn::Events(events) if events.is_empty() => {}
                 Turn::Events(events) => return Some(self.frames(&events)),
                 Turn::Beat => return Some(self.beat()),
-                Turn::CheckKey if self.app.keys.still_good(&self.actor, clock::now()) => {}
-                Turn::CheckKey => return self.end("revoked"),
+                Turn::CheckKey => {
+                    if !self.app.keys.still_good(&self.actor, clock::now()) {
+                        return self.end("revoked");
+                    }
+                    self.key_check = Instant::now() + KEY_CHECK;
+                }
                 Turn::Drain => return self.end("drain"),
                 Turn::Trouble(error) => {
                     tracing::warn!(%error, "a stream ends");
@@ -213,13 +227,13 @@ impl Live {
 
     /// Waits for whatever comes first.
     async fn wait(&mut self) -> Turn {
-        let key_check = Instant::now() + KEY_CHECK;
         tokio::select! {
             biased;
             _ = self.phase.wait_for(|phase| *phase >= Phase::Draining) => Turn::Drain,
-            found = self.feed.next() => found.map_or_else(Turn::Trouble, Turn::Events),
+            // Before the events: a stream that is never idle ends with its key too, and its heart beats.
+            () = sleep_until(self.key_check) => Turn::CheckKey,
             () = sleep_until(self.heartbeat) => Turn::Beat,
-            () = sleep_until(key_check) => Turn::CheckKey,
+            found = self.feed.next() => found.map_or_else(Turn::Trouble, Turn::Events),
         }
     }
 

@@ -37,9 +37,8 @@ pub(crate) async fn create(mut call: Call) -> Answer {
         return Err(Problem::new(&kinds::DEV_ONLY, detail));
     }
     let new: New = body::json(&mut call).await?;
-    let settings: Settings =
-        serde_json::from_value(Value::Object(new.settings)).map_err(|error| body::invalid(error.to_string()))?;
-    settings.check().map_err(|(pointer, message)| body::invalid(format!("{pointer}: {message}")))?;
+    let settings: Settings = body::parse(Value::Object(new.settings))?;
+    settings.check().map_err(body::faulty)?;
     call.check_types(&settings.event_types)?;
     let secret = match new.secret {
         None => SigningSecret::from_random(clock::random()),
@@ -79,10 +78,10 @@ async fn start(call: &Call, tenant: tidings_log::Tenant, from: Option<Value>) ->
 pub(crate) async fn list(call: Call) -> Answer {
     let limit = limit(&call)?;
     let after = call.parameter("after").unwrap_or_default();
-    let found = call.app.webhooks.list(&call.tenant, after, limit);
-    let visible: Vec<_> = found.iter().filter(|record| within_walls(&call, record)).collect();
-    let next = found.last().filter(|_| found.len() == limit).map(|record| record.id.to_string());
-    let items: Vec<_> = visible.iter().map(|record| call.app.webhooks.listing(record).to_string().into_bytes()).collect();
+    let mut found = call.app.webhooks.list(&call.tenant, after, usize::MAX);
+    found.retain(|record| call.principal.reaches(record.confined.as_deref()));
+    let (page, next) = page::cut(&found, limit, |record| record.id.to_string());
+    let items: Vec<_> = page.iter().map(|record| call.app.webhooks.listing(record).to_string().into_bytes()).collect();
     Ok(page::render(&items, next))
 }
 
@@ -113,11 +112,5 @@ fn clear(call: &Call, record: &Record) -> Result<String, Problem> {
 fn find(call: &Call) -> Result<std::sync::Arc<Record>, Problem> {
     let missing = || Problem::not_found("webhook");
     let record = call.app.webhooks.get(&call.tenant, &call.path_value()?).ok_or_else(missing)?;
-    if within_walls(call, &record) { Ok(record) } else { Err(missing()) }
-}
-
-/// A confined key sees the webhooks that are confined at least as much.
-fn within_walls(call: &Call, record: &Record) -> bool {
-    let Some(walls) = &call.principal.channels else { return true };
-    record.confined.as_ref().is_some_and(|channels| channels.iter().all(|channel| walls.contains(channel)))
+    if call.principal.reaches(record.confined.as_deref()) { Ok(record) } else { Err(missing()) }
 }

@@ -1,7 +1,5 @@
 //! Talks to a server: over TCP with a key, or over the socket in the data folder.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use clap::Args;
@@ -12,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use crate::control::socket;
 
@@ -54,8 +52,7 @@ impl Client {
 
     /// Connects to the server that has `folder` open, if there is one.
     pub(crate) async fn on_folder(folder: &std::path::Path) -> Option<Self> {
-        let path: PathBuf = socket::path(folder);
-        let stream = UnixStream::connect(path).await.ok()?;
+        let stream = socket::connect(folder).await.ok()?;
         Self::over(stream, "localhost".to_owned(), None, None).await.ok()
     }
 

@@ -125,6 +125,9 @@ async fn create(arguments: CreateArguments) -> Result<u8> {
         description: arguments.description,
         expires_at,
     };
+    if let Err((pointer, message)) = new.check(clock::now()) {
+        bail!("{}: {message}", pointer.trim_start_matches('/'));
+    }
     let made = match place(&arguments.of, true).await? {
         Place::Server(mut client) => {
             let body = Bytes::from(serde_json::to_vec(&new)?);
@@ -150,12 +153,17 @@ async fn create(arguments: CreateArguments) -> Result<u8> {
 async fn list(arguments: &OfArguments) -> Result<u8> {
     let shown: Vec<Value> = match place(arguments, false).await? {
         Place::Server(mut client) => {
-            let answer = client.json(Method::GET, "/keys", None).await?;
-            answer["data"].as_array().cloned().unwrap_or_default()
+            let (mut shown, mut after) = (Vec::new(), String::new());
+            loop {
+                let page = client.json(Method::GET, &format!("/keys?limit=250&after={after}"), None).await?;
+                shown.extend(page["data"].as_array().into_iter().flatten().cloned());
+                let Some(next) = page["nextCursor"].as_str() else { break shown };
+                after = next.to_owned();
+            }
         }
         Place::Folder(store, _) => {
             let keys = Keys::load(&store).await?;
-            keys.list(arguments.tenant.as_ref()).iter().map(|record| listing(record)).collect()
+            keys.list(arguments.tenant.as_ref(), "").iter().map(|record| listing(record)).collect()
         }
     };
     if arguments.json {
@@ -165,7 +173,14 @@ async fn list(arguments: &OfArguments) -> Result<u8> {
     for key in &shown {
         let scopes: Vec<_> = key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let text = |name: &str| key[name].as_str().unwrap_or("-").to_owned();
-        println!("{}  {}  expires {}  {}  {}", text("id"), text("createdAt"), text("expiresAt"), scopes.join(","), text("description"));
+        println!(
+            "{}  {}  expires {}  {}  {}",
+            text("id"),
+            text("createdAt"),
+            text("expiresAt"),
+            scopes.join(","),
+            text("description")
+        );
     }
     if shown.is_empty() {
         eprintln!("there are none");

@@ -8,8 +8,8 @@ use clap::Args;
 use http::Method;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::client::{Client, Target, block_on};
 use super::OK;
+use super::client::{Client, Target, block_on};
 
 /// Lines of standard input sent in one request.
 const LINES_MAX: usize = 1_000;
@@ -43,7 +43,11 @@ pub(crate) struct PublishArguments {
 pub(crate) fn run(arguments: &PublishArguments) -> Result<u8> {
     block_on(async {
         let mut client = Client::connect(&arguments.target).await?;
-        if arguments.event_type == "-" { lines(&mut client, arguments).await } else { one(&mut client, arguments).await }
+        if arguments.event_type == "-" {
+            lines(&mut client, arguments).await
+        } else {
+            one(&mut client, arguments).await
+        }
     })
 }
 

@@ -7,8 +7,8 @@ use clap::Args;
 use http::Method;
 use http_body_util::BodyExt as _;
 
-use super::client::{Client, Target, block_on};
 use super::OK;
+use super::client::{Client, Target, block_on};
 
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -110,6 +110,12 @@ fn print(block: &str, json: bool, last: &mut Option<String>) -> bool {
     let event: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
     let text = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
     let offset = last.as_deref().unwrap_or("-");
-    println!("{offset:>8}  {}  {:<28} {:<20} {}", text("timestamp"), text("eventType"), text("aggregateId"), event["data"]);
+    println!(
+        "{offset:>8}  {}  {:<28} {:<20} {}",
+        text("timestamp"),
+        text("eventType"),
+        text("aggregateId"),
+        event["data"]
+    );
     true
 }

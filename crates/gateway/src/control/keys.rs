@@ -13,10 +13,13 @@ use tidings_core::time::Timestamp;
 use tidings_log::store::{Document, Expect, Kind, Owner, Store, Write};
 
 use super::audit::{self, Actor};
+use super::{Fault, check_description};
 use crate::clock;
 
 /// Documents read at once when the registry is loaded.
 const PAGE: usize = 1_000;
+/// Channels that a key can be confined to.
+const CHANNELS_MAX: usize = 100;
 
 /// What is kept of a key. The secret itself is not.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,6 +55,26 @@ pub(crate) struct NewKey {
     pub(crate) expires_at: Option<Timestamp>,
 }
 
+impl NewKey {
+    /// What the types do not say.
+    pub(crate) fn check(&self, now: Timestamp) -> Result<(), Fault> {
+        if self.scopes.is_empty() || self.scopes.len() > Scope::ALL.len() {
+            return Err(("/scopes", format!("name 1 to {} scopes", Scope::ALL.len())));
+        }
+        if self.scopes.contains(&Scope::Admin) && self.tenant.is_some() {
+            return Err(("/tenant", "an operator's key (scope `admin`) belongs to no tenant".to_owned()));
+        }
+        if self.channels.as_ref().is_some_and(|channels| channels.len() > CHANNELS_MAX) {
+            return Err(("/channels", format!("at most {CHANNELS_MAX}")));
+        }
+        check_description(&self.description)?;
+        if self.expires_at.is_some_and(|expires| expires <= now) {
+            return Err(("/expiresAt", "a time to come".to_owned()));
+        }
+        Ok(())
+    }
+}
+
 /// Who asks, and what it may do.
 #[derive(Clone, Debug)]
 pub(crate) struct Principal {
@@ -61,16 +84,24 @@ pub(crate) struct Principal {
     pub(crate) tenant: Option<TenantName>,
     pub(crate) scopes: Vec<Scope>,
     pub(crate) channels: Option<Vec<Channel>>,
+    /// What it makes does not outlive it.
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 impl Principal {
     /// Whoever is trusted without a key: the socket in the data folder, or anybody in `--dev`.
     pub(crate) fn operator(actor: Actor) -> Self {
-        Self { actor, tenant: None, scopes: vec![Scope::Admin], channels: None }
+        Self { actor, tenant: None, scopes: vec![Scope::Admin], channels: None, expires_at: None }
     }
 
     pub(crate) fn may(&self, wanted: Scope) -> bool {
         self.scopes.iter().any(|scope| scope.covers(wanted))
+    }
+
+    /// Whether it may know of what is confined to `channels`: one behind walls sees only what has no wider ones.
+    pub(crate) fn reaches(&self, channels: Option<&[Channel]>) -> bool {
+        let Some(walls) = &self.channels else { return true };
+        channels.is_some_and(|channels| channels.iter().all(|channel| walls.contains(channel)))
     }
 }
 
@@ -111,6 +142,7 @@ impl Keys {
             tenant: record.tenant.clone(),
             scopes: record.scopes.clone(),
             channels: record.channels.clone(),
+            expires_at: record.expires_at,
         })
     }
 
@@ -148,7 +180,8 @@ impl Keys {
         };
         let owner = owner(store, record.tenant.as_ref(), now).await?;
         let document = Document { kind: Kind::Key, owner, id: record.id.clone(), revision: 0, body: json(&record) };
-        let audit = audit::event(store, record.tenant.as_ref(), "tidings.key.created", actor, &listing(&record), now).await?;
+        let audit =
+            audit::event(store, record.tenant.as_ref(), "tidings.key.created", actor, &listing(&record), now).await?;
         store.commit(now, vec![Write::Put(document, Expect::New), audit]).await?;
         let record = Arc::new(record);
         self.by_id.write().insert(record.id.clone(), Arc::clone(&record));
@@ -163,8 +196,7 @@ impl Keys {
         id: &str,
         actor: &Actor,
     ) -> Result<bool, tidings_log::CommitError> {
-        let record = self.by_id.read().get(id).cloned();
-        let Some(record) = record.filter(|record| record.tenant.as_ref() == tenant) else { return Ok(false) };
+        let Some(record) = self.get(tenant, id) else { return Ok(false) };
         let now = clock::now();
         let owner = owner(store, tenant, now).await?;
         let audit = audit::event(store, tenant, "tidings.key.revoked", actor, &listing(&record), now).await?;
@@ -173,10 +205,16 @@ impl Keys {
         Ok(true)
     }
 
-    /// The keys of a tenant, or the operators', by id.
-    pub(crate) fn list(&self, tenant: Option<&TenantName>) -> Vec<Arc<Record>> {
-        let mut found: Vec<_> =
-            self.by_id.read().values().filter(|record| record.tenant.as_ref() == tenant).cloned().collect();
+    /// A key of a tenant, or of the operators'.
+    pub(crate) fn get(&self, tenant: Option<&TenantName>, id: &str) -> Option<Arc<Record>> {
+        self.by_id.read().get(id).filter(|record| record.tenant.as_ref() == tenant).cloned()
+    }
+
+    /// The keys of a tenant, or the operators', by id: those after `after`.
+    pub(crate) fn list(&self, tenant: Option<&TenantName>, after: &str) -> Vec<Arc<Record>> {
+        let by_id = self.by_id.read();
+        let of_tenant = by_id.values().filter(|record| record.tenant.as_ref() == tenant && *record.id > *after);
+        let mut found: Vec<_> = of_tenant.cloned().collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found
     }

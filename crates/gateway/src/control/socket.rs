@@ -1,5 +1,8 @@
 //! The socket in the data folder: the same API for whoever may open the folder, as an operator.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -7,31 +10,46 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 
 const SOCKET_FILE: &str = "control.sock";
 
-/// Where the socket of a data folder is.
-pub(crate) fn path(folder: &Path) -> PathBuf {
-    folder.join(SOCKET_FILE)
+/// The system's limit on the name of a socket is 108 bytes.
+const NAME_BYTES_MAX: usize = 100;
+
+/// A name for the socket of a data folder that the system takes, and what keeps the name good.
+fn name(folder: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    let path = folder.join(SOCKET_FILE);
+    if path.as_os_str().len() <= NAME_BYTES_MAX {
+        return Ok((path, None));
+    }
+    let folder = File::open(folder)?;
+    Ok((PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_FILE}", folder.as_raw_fd())), Some(folder)))
 }
 
-/// Serves the API on the socket. This process holds the folder's lock, so a socket that is there is a dead one.
-pub(crate) async fn serve(folder: PathBuf, router: Router) {
-    let path = path(&folder);
-    remove(&folder);
-    let listener = match UnixListener::bind(&path) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "no control socket: the command line needs a key");
-            return;
-        }
-    };
-    if let Err(error) = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)) {
-        tracing::warn!(path = %path.display(), %error, "no control socket: its permissions cannot be set");
-        remove(&folder);
-        return;
+/// Connects to the server that has `folder` open.
+pub(crate) async fn connect(folder: &Path) -> io::Result<UnixStream> {
+    let (name, _folder) = name(folder)?;
+    UnixStream::connect(name).await
+}
+
+/// Binds the socket. This process holds the folder's lock, so a socket that is there is a dead one.
+pub(crate) fn bind(folder: &Path) -> Option<UnixListener> {
+    remove(folder);
+    let bound = name(folder).and_then(|(name, _folder)| {
+        let listener = UnixListener::bind(&name)?;
+        std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    });
+    if let Err(error) = &bound {
+        tracing::warn!(folder = %folder.display(), %error, "no control socket: the command line needs a key");
+        remove(folder);
     }
+    bound.ok()
+}
+
+/// Serves the API on the socket.
+pub(crate) async fn serve(listener: UnixListener, router: Router) {
     while let Ok((stream, _)) = listener.accept().await {
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
@@ -46,5 +64,5 @@ pub(crate) async fn serve(folder: PathBuf, router: Router) {
 /// Takes the socket away.
 pub(crate) fn remove(folder: &Path) {
     // It may not be there.
-    let _ = std::fs::remove_file(path(folder));
+    let _ = std::fs::remove_file(folder.join(SOCKET_FILE));
 }

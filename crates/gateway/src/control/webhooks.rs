@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidings_core::event::{AggregateId, Channel};
 use tidings_core::filter::{Filter, TypePattern};
+use tidings_core::lane::Ordering;
 use tidings_core::offset::Offset;
 use tidings_core::retry::Schedule;
 use tidings_core::seal::SealingKey;
@@ -17,13 +18,13 @@ use tidings_core::secret::SigningSecret;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::{Timestamp, format_duration, parse_duration};
 use tidings_egress::{Door, Target};
-use tidings_core::lane::Ordering;
 use tidings_engine::dispatcher::{Dispatcher, Subscription};
 use tidings_log::store::{Attempt, Document, Expect, Kind, Owner, Store, Write};
 use tidings_log::{CommitError, Event, Tenant};
 use tidings_sinks::webhook::{Format, Webhook};
 
 use super::audit::{self, Actor};
+use super::{Fault, check_description};
 use crate::clock;
 
 /// Documents read at once when the registry is loaded.
@@ -112,9 +113,6 @@ pub(crate) struct Webhooks {
     door: Arc<Door>,
 }
 
-/// What is wrong with a new webhook: the member, and the way out.
-pub(crate) type Fault = (&'static str, String);
-
 impl Settings {
     /// What the types do not say yet.
     pub(crate) fn check(&self) -> Result<(), Fault> {
@@ -132,6 +130,7 @@ impl Settings {
         if self.url.len() > 2048 {
             return Err(("/url", "at most 2048 characters".to_owned()));
         }
+        check_description(&self.description)?;
         if self.timeout.is_zero() || self.timeout > TIMEOUT_MAX {
             return Err(("/timeout", "from 1ms to 20s".to_owned()));
         }
@@ -236,11 +235,8 @@ impl Webhooks {
         self.dispatcher.stop(id).await;
         let now = clock::now();
         let audit = audit::append(tenant.0, "tidings.webhook.deleted", actor, &redacted(&record), now)?;
-        let writes = vec![
-            Write::Remove(Kind::Webhook, Owner::Tenant(tenant.0), id.into()),
-            Write::Forget(id.into()),
-            audit,
-        ];
+        let writes =
+            vec![Write::Remove(Kind::Webhook, Owner::Tenant(tenant.0), id.into()), Write::Forget(id.into()), audit];
         self.store.commit(now, writes).await?;
         self.by_id.write().remove(id);
         Ok(true)
@@ -298,7 +294,9 @@ impl Webhooks {
                 })
             })
             .collect();
-        Some(json!({ "webhook": record.id, "url": record.settings.url, "status": status, "reason": reason, "attempts": attempts }))
+        Some(
+            json!({ "webhook": record.id, "url": record.settings.url, "status": status, "reason": reason, "attempts": attempts }),
+        )
     }
 
     /// What is shown of a webhook.
@@ -330,9 +328,7 @@ fn aad(id: &str) -> String {
 
 fn redacted(record: &Record) -> Value {
     let mut shown = json!({ "id": record.id, "createdAt": record.created_at, "startFrom": record.start });
-    if let (Value::Object(shown), Ok(Value::Object(settings))) =
-        (&mut shown, serde_json::to_value(&record.settings))
-    {
+    if let (Value::Object(shown), Ok(Value::Object(settings))) = (&mut shown, serde_json::to_value(&record.settings)) {
         shown.extend(settings);
     }
     shown

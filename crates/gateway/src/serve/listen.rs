@@ -24,13 +24,15 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 /// A peer that acknowledges nothing for so long is gone.
 const PEER_TIMEOUT_MS: u32 = 30_000;
+/// A timer that is always there.
+const TICK: Duration = Duration::from_secs(1);
 /// What waits for a runtime.
 const DEALT_MAX: usize = 1_024;
 
 /// Said to whom comes when all connections are taken.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 2\r\n\
-connection: close\r\ncontent-length: 151\r\n\r\n{\"type\":\"https://tidings.dev/errors/overloaded\",\"title\":\"Too much \
-is waiting\",\"status\":503,\"detail\":\"all connections are taken: come back in 2 seconds\"}";
+connection: close\r\ncontent-length: 133\r\n\r\n{\"type\":\"/errors/overloaded\",\"title\":\"Too much is waiting\",\"status\":503,\
+\"detail\":\"all connections are taken: come back in 2 seconds\"}";
 
 /// The running listeners.
 pub(crate) struct Server {
@@ -121,9 +123,13 @@ async fn connections(
     open: Arc<AtomicUsize>,
     phase: watch::Receiver<Phase>,
 ) {
+    let answers = tokio::spawn(tidings_log::answers::serve());
     let mut tasks = tokio::task::JoinSet::new();
+    // With no timer earlier than a request's own, tokio would ring its own bell, a system call, for every request.
+    let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
+            _ = tick.tick() => {}
             stream = dealt.recv() => {
                 let Some(stream) = stream else { break };
                 let (router, open, phase) = (router.clone(), Arc::clone(&open), phase.clone());
@@ -136,6 +142,7 @@ async fn connections(
         }
     }
     while tasks.join_next().await.is_some() {}
+    answers.abort();
 }
 
 async fn connection(stream: TcpStream, router: Router, mut phase: watch::Receiver<Phase>) {
@@ -157,5 +164,22 @@ async fn connection(stream: TcpStream, router: Router, mut phase: watch::Receive
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_when_all_connections_are_taken_is_a_whole_problem() {
+        let text = str::from_utf8(FULL).expect("it is ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let kind = &crate::api::kinds::OVERLOADED;
+        let problem: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
+        assert_eq!(problem["type"], format!("/errors/{}", kind.slug));
+        assert_eq!(problem["title"], kind.title);
+        assert_eq!(problem["status"], kind.status.as_u16());
     }
 }

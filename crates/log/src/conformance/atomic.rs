@@ -34,7 +34,8 @@ pub(super) async fn a_batch_with_a_refused_event_leaves_none(engine: &dyn Engine
     ];
     assert_eq!(stage.refusal(batch).await, Refusal::Sequence { index: 2, current: 2 });
     assert_eq!(offsets(&stage.log().await), [1]);
-    let next = stage.append(vec![about("o1", draft("order.changed")), with_id("b", about("o2", draft("order.paid")))]).await;
+    let next =
+        stage.append(vec![about("o1", draft("order.changed")), with_id("b", about("o2", draft("order.paid")))]).await;
     assert_eq!(next.iter().map(|a| (a.offset.0, a.sequence)).collect::<Vec<_>>(), [(2, Some(2)), (3, Some(1))]);
     stage.reopen();
     assert_eq!(offsets(&stage.log().await), [1, 2, 3]);

@@ -22,7 +22,8 @@ pub(super) async fn an_erased_payload_is_gone_and_its_leaf_stays(engine: &dyn En
     }
     for _ in 0..2 {
         let by_channel = Filter { channels: channels(&["user:1"]), ..Filter::default() };
-        let read = [stage.find(&first.id).await.unwrap(), stage.read(by_channel).await.remove(0), stage.log().await.remove(0)];
+        let read =
+            [stage.find(&first.id).await.unwrap(), stage.read(by_channel).await.remove(0), stage.log().await.remove(0)];
         let tail = stage.store().tail().after(stage.tenant, Offset(0), 1);
         for event in read.iter().chain(tail.iter().flatten()) {
             assert_eq!((event.offset, &event.subject.id), (Offset(1), &first.id));

@@ -35,7 +35,10 @@ async fn commit_batches(store: &dyn Store, tenant: Tenant, seed: u64, batches: u
         let events = (0..size).map(|_| prepare(tenant, draft("order.created"), START, &mut chance)).collect();
         let write = Write::Append(Append { tenant, events, request: None });
         let results = appended(store.commit(START, vec![write]).await);
-        assert!(results.windows(2).all(|pair| pair[1].offset == pair[0].offset.next()), "a batch was torn: {results:?}");
+        assert!(
+            results.windows(2).all(|pair| pair[1].offset == pair[0].offset.next()),
+            "a batch was torn: {results:?}"
+        );
         all.extend(results);
     }
     all
@@ -56,7 +59,9 @@ pub(super) async fn offsets_are_dense_in_commit_order(engine: &dyn Engine) {
     assert_eq!(offsets, (1..=answered.len() as u64).collect::<Vec<_>>());
     for _ in 0..2 {
         let log = stage.log().await;
-        assert!(log.iter().map(|event| (event.offset, &event.subject.id)).eq(answered.iter().map(|a| (a.offset, &a.id))));
+        assert!(
+            log.iter().map(|event| (event.offset, &event.subject.id)).eq(answered.iter().map(|a| (a.offset, &a.id)))
+        );
         assert_eq!(stage.store().extent(stage.tenant).head.0, answered.len() as u64);
         stage.reopen();
     }
@@ -88,14 +93,14 @@ async fn follow(store: &dyn Store, tenant: Tenant, limit: usize) -> Vec<u64> {
         watch.borrow_and_update();
         for by_tail in [true, false] {
             let recent = by_tail.then(|| store.tail().after(tenant, cursor, limit)).flatten();
-            let (events, reached) = match recent {
-                Some(events) => (events.clone(), events.last().map_or(cursor, |event| event.offset)),
-                None => {
-                    let page = store.read(Query::after(tenant, cursor, limit)).await.unwrap();
-                    (page.events, page.reached)
-                }
+            let events = if let Some(events) = recent {
+                cursor = events.last().map_or(cursor, |event| event.offset);
+                events
+            } else {
+                let page = store.read(Query::after(tenant, cursor, limit)).await.unwrap();
+                cursor = page.reached;
+                page.events
             };
-            cursor = reached;
             seen.extend(events.iter().map(|event| event.offset.0));
             if events.last().is_some_and(|event| event.subject.event_type.as_str() == "log.ended") {
                 return seen;
@@ -183,7 +188,8 @@ pub(super) async fn tenants_do_not_see_each_other(engine: &dyn Engine) {
             assert_eq!((found.tenant, found.offset), (tenant, Offset(1)));
             assert_eq!(stage.store().extent(tenant).head.0, count);
         }
-        let names: Vec<_> = stage.store().tenants().into_iter().map(|(tenant, name)| (tenant, name.to_string())).collect();
+        let names: Vec<_> =
+            stage.store().tenants().into_iter().map(|(tenant, name)| (tenant, name.to_string())).collect();
         assert_eq!(names, [(stage.tenant, "acme".to_owned()), (other, "other".to_owned())]);
         engine.rest().await;
         stage.reopen();

@@ -19,7 +19,8 @@ pub(super) async fn equal_appends_at_once_make_one_event(engine: &dyn Engine) {
     }
     assert_eq!(all.iter().filter(|appended| !appended.duplicate).count(), 1);
     assert!(all.iter().all(|appended| (appended.offset.0, appended.sequence) == (1, Some(1))));
-    let twice = stage.append(vec![with_id("twice", draft("order.created")), with_id("twice", draft("order.created"))]).await;
+    let twice =
+        stage.append(vec![with_id("twice", draft("order.created")), with_id("twice", draft("order.created"))]).await;
     assert_eq!(twice.iter().map(|a| (a.offset.0, a.duplicate)).collect::<Vec<_>>(), [(2, false), (2, true)]);
     assert_eq!(offsets(&stage.log().await), [1, 2]);
 }
@@ -50,7 +51,8 @@ pub(super) async fn a_repeated_id_is_found_wherever_it_is(engine: &dyn Engine) {
 
 pub(super) async fn an_id_with_other_content_is_refused(engine: &dyn Engine) {
     let mut stage = Stage::set(engine).await;
-    let original = with_id("a", about("o1", to(&["user:1", "user:2"], saying("{\"total\":1.0}", draft("order.created")))));
+    let original =
+        with_id("a", about("o1", to(&["user:1", "user:2"], saying("{\"total\":1.0}", draft("order.created")))));
     let first = stage.say(original.clone()).await;
     let others = [
         saying("{\"total\":1}", original.clone()),
@@ -76,13 +78,13 @@ pub(super) async fn an_id_with_other_content_is_refused(engine: &dyn Engine) {
     }
 }
 
-fn request(key: u8, body: u8) -> Option<RequestKey> {
-    Some(RequestKey { key: [key; 32], body: [body; 32] })
+fn request(key: u8, body: u8) -> RequestKey {
+    RequestKey { key: [key; 32], body: [body; 32] }
 }
 
-async fn ask(stage: &mut Stage<'_>, request: Option<RequestKey>) -> Result<Vec<Written>, CommitError> {
+async fn ask(stage: &mut Stage<'_>, request: RequestKey) -> Result<Vec<Written>, CommitError> {
     let batch = vec![about("o1", draft("order.created")), with_id("known", draft("order.created"))];
-    let write = stage.appending_to(stage.tenant, batch, request);
+    let write = stage.appending_to(stage.tenant, batch, Some(request));
     stage.commit(vec![write]).await
 }
 
@@ -104,8 +106,14 @@ pub(super) async fn a_request_key_replays_its_first_answer(engine: &dyn Engine) 
         assert_eq!(refusal(ask(&mut stage, request(1, 2)).await), Refusal::RequestKeyReused);
         stage.reopen();
     }
-    let batch = |stage: &mut Stage<'_>| stage.appending_to(stage.tenant, vec![draft("order.created")], request(2, 1));
-    let under_way: Vec<_> = (0..50).map(|_| { let write = batch(&mut stage); stage.commit(vec![write]) }).collect();
+    let batch =
+        |stage: &mut Stage<'_>| stage.appending_to(stage.tenant, vec![draft("order.created")], Some(request(2, 1)));
+    let under_way: Vec<_> = (0..50)
+        .map(|_| {
+            let write = batch(&mut stage);
+            stage.commit(vec![write])
+        })
+        .collect();
     let mut fresh = 0;
     for under_way in under_way {
         let (results, replayed) = answer(under_way.await);
@@ -130,10 +138,11 @@ pub(super) async fn a_request_key_expires_after_a_day(engine: &dyn Engine) {
 
 pub(super) async fn a_refused_request_keeps_no_answer(engine: &dyn Engine) {
     let mut stage = Stage::set(engine).await;
-    let expected = |sequence| vec![expecting(sequence, about("o1", saying(Bytes::from_static(b"1"), draft("order.created"))))];
-    let write = stage.appending_to(stage.tenant, expected(5), request(1, 1));
+    let expected =
+        |sequence| vec![expecting(sequence, about("o1", saying(Bytes::from_static(b"1"), draft("order.created"))))];
+    let write = stage.appending_to(stage.tenant, expected(5), Some(request(1, 1)));
     assert_eq!(refusal(stage.commit(vec![write]).await), Refusal::Sequence { index: 0, current: 0 });
-    let write = stage.appending_to(stage.tenant, expected(0), request(1, 1));
+    let write = stage.appending_to(stage.tenant, expected(0), Some(request(1, 1)));
     let (results, replayed) = answer(stage.commit(vec![write]).await);
     assert_eq!((results[0].sequence, replayed), (Some(1), false));
 }

@@ -15,7 +15,8 @@ pub(super) async fn sequence_numbers_are_dense(engine: &dyn Engine) {
         let mut under_way = Vec::new();
         for _ in 0..60 {
             // Batches that queue become one commit, and touch the same aggregates.
-            let names: Vec<String> = (0..1 + stage.chance.below(6)).map(|_| format!("o{}", stage.chance.below(9))).collect();
+            let names: Vec<String> =
+                (0..=stage.chance.below(6)).map(|_| format!("o{}", stage.chance.below(9))).collect();
             let batch = names.iter().map(|name| about(name, draft("order.changed"))).collect();
             under_way.push((names, stage.begin(batch)));
         }

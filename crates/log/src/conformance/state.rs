@@ -72,7 +72,9 @@ pub(super) async fn documents_are_listed_in_pages(engine: &dyn Engine) {
             }
             assert_eq!(all.len(), count, "{owner:?} by {limit}");
             assert!(all.windows(2).all(|pair| pair[0].id <= pair[1].id));
-            assert!(all.iter().all(|document| document.kind == Kind::Setting && owner.is_none_or(|o| o == document.owner)));
+            assert!(
+                all.iter().all(|document| document.kind == Kind::Setting && owner.is_none_or(|o| o == document.owner))
+            );
         }
     }
 }
@@ -89,7 +91,12 @@ pub(super) async fn progress_is_kept(engine: &dyn Engine) {
     let blank = Settle { subscription: "wh_1".into(), tenant: stage.tenant, ..Settle::default() };
     let settles = [
         Settle { cursor: Offset(4), waiting: vec![waiting(3, 1), waiting(2, 1)], ..blank.clone() },
-        Settle { cursor: Offset(6), waiting: vec![waiting(2, 2), waiting(5, 1)], cleared: vec![Offset(3)], ..blank.clone() },
+        Settle {
+            cursor: Offset(6),
+            waiting: vec![waiting(2, 2), waiting(5, 1)],
+            cleared: vec![Offset(3)],
+            ..blank.clone()
+        },
         Settle { cursor: Offset(6), dead: vec![waiting(5, 6)], cleared: vec![Offset(9)], ..blank.clone() },
         // The same again changes nothing: an answer that was lost is repeated.
         Settle { cursor: Offset(6), dead: vec![waiting(5, 6)], ..blank },
@@ -119,7 +126,7 @@ pub(super) async fn attempts_are_kept(engine: &dyn Engine) {
         number,
         at: Timestamp::from_millis(i64::from(number)),
         latency_ms: 12,
-        status: (number % 2 == 0).then_some(503),
+        status: number.is_multiple_of(2).then_some(503),
         reason: (number < 8).then(|| "status 503".into()),
     };
     for number in [1, 3, 5, 7] {

@@ -29,13 +29,16 @@ impl Writer {
             }
             return Ok(Written::Appended { results: kept.results, replayed: true });
         }
-        let begin = group.fresh.len();
+        let known =
+            self.shared.has_tenant(append.tenant) || group.tenants.iter().any(|(made, _)| *made == append.tenant);
+        if !known {
+            return Err(Stop::Declined(Unavailable::Trouble("there is no such tenant".into())));
+        }
         let mut results = Vec::with_capacity(append.events.len());
         for (index, prepared) in append.events.into_iter().enumerate() {
             results.push(self.place(group, append.tenant, now, index, prepared)?);
         }
-        self.insert(&group.fresh[begin..])?;
-        if let Some(request) = append.request {
+        if let Some(request) = &append.request {
             self.keep_answer(group, request, &results, now)?;
         }
         Ok(Written::Appended { results, replayed: false })
@@ -77,8 +80,7 @@ impl Writer {
         group.set_end(tenant, end);
         let id_given = encoded.id_given;
         let event = Event::commit(encoded, tenant, end.extent.head, end.recorded, sequence);
-        let appended =
-            Appended { id: event.subject.id.clone(), offset: event.offset, sequence, duplicate: false };
+        let appended = Appended { id: event.subject.id.clone(), offset: event.offset, sequence, duplicate: false };
         let position = self.next_position;
         self.next_position += 1;
         group.push(Fresh { position, event, postings, aggregate }, id_given);
@@ -89,7 +91,12 @@ impl Writer {
         group.end(tenant).unwrap_or_else(|| self.shared.end(tenant))
     }
 
-    fn insert(&self, fresh: &[Fresh]) -> Result<(), Stop> {
+    /// Writes the group's events that are not in the table yet.
+    pub(crate) fn insert(&self, group: &mut Group) -> rusqlite::Result<()> {
+        let fresh = group.to_insert();
+        if fresh.is_empty() {
+            return Ok(());
+        }
         let mut insert = self.connection.prepare_cached(INSERT)?;
         for Fresh { position, event, .. } in fresh {
             let Data::Kept { bytes, salt } = &event.data else { continue };
@@ -99,7 +106,7 @@ impl Writer {
                 event.offset.0.cast_signed(),
                 event.recorded.as_millis(),
                 event.supplied.0,
-                reader::checksum(&event.header, Some(bytes)),
+                reader::checksum(event.supplied, salt, &event.header, Some(bytes)),
                 &salt[..],
                 &event.header[..],
                 &bytes[..],
@@ -165,15 +172,15 @@ impl Writer {
             .query_row(params![request.key, since], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?)))
             .optional()?;
         let Some((body, answer)) = row else { return Ok(None) };
-        let results = reader::answer(&answer)
-            .ok_or_else(|| Stop::Damaged("a kept answer cannot be read".to_owned()))?;
+        let results =
+            reader::answer(&answer).ok_or_else(|| Stop::Damaged("a kept answer cannot be read".to_owned()))?;
         Ok(Some(KeptAnswer { body, results }))
     }
 
     fn keep_answer(
         &self,
         group: &mut Group,
-        request: RequestKey,
+        request: &RequestKey,
         results: &[Appended],
         now: Timestamp,
     ) -> Result<(), Stop> {

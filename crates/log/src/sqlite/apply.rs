@@ -57,12 +57,18 @@ impl Writer {
         };
         let erased = event.erased();
         let Data::Erased { digest } = &erased.data else { return Ok(Written::Erased(event.offset)) };
+        self.insert(group)?;
         // What is dropped must not linger in free pages.
         self.connection.pragma_update(None, "secure_delete", true)?;
         let changed = self
             .connection
             .prepare_cached("UPDATE event SET salt = ?, data = NULL, checksum = ? WHERE tenant = ? AND offset = ?")?
-            .execute(params![digest, reader::checksum(&erased.header, None), tenant.0, event.offset.0.cast_signed()]);
+            .execute(params![
+                digest,
+                reader::checksum(erased.supplied, digest, &erased.header, None),
+                tenant.0,
+                event.offset.0.cast_signed()
+            ]);
         self.connection.pragma_update(None, "secure_delete", "FAST")?;
         changed?;
         group.erased.push(Arc::new(erased));
@@ -99,9 +105,11 @@ impl Writer {
 
     fn remove(&mut self, kind: Kind, owner: Owner, id: &str) -> Result<Written, Stop> {
         let sql = "DELETE FROM document WHERE kind = ? AND owner = ? AND id = ?";
-        self.connection
-            .prepare_cached(sql)?
-            .execute(params![reader::kind_name(kind), reader::owner_number(owner), id])?;
+        self.connection.prepare_cached(sql)?.execute(params![
+            reader::kind_name(kind),
+            reader::owner_number(owner),
+            id
+        ])?;
         Ok(Written::Done)
     }
 
@@ -127,7 +135,8 @@ impl Writer {
     }
 
     fn put_waiting(&self, subscription: &str, waiting: &Waiting) -> rusqlite::Result<usize> {
-        let sql = "INSERT OR REPLACE INTO waiting (subscription, offset, attempts, due_ms, reason) VALUES (?, ?, ?, ?, ?)";
+        let sql =
+            "INSERT OR REPLACE INTO waiting (subscription, offset, attempts, due_ms, reason) VALUES (?, ?, ?, ?, ?)";
         self.connection.prepare_cached(sql)?.execute(params![
             subscription,
             waiting.offset.0.cast_signed(),
@@ -156,7 +165,11 @@ impl Writer {
         let sql = "INSERT INTO attempt (tenant, span, attempts) VALUES (?, ?, ?)";
         for run in attempts.chunk_by(|a, b| reader::span(a.offset) == reader::span(b.offset)) {
             let json = serde_json::to_vec(run).map_err(|error| Stop::Damaged(error.to_string()))?;
-            self.connection.prepare_cached(sql)?.execute(params![settle.tenant.0, reader::span(run[0].offset), json])?;
+            self.connection.prepare_cached(sql)?.execute(params![
+                settle.tenant.0,
+                reader::span(run[0].offset),
+                json
+            ])?;
         }
         Ok(())
     }
@@ -235,7 +248,9 @@ impl Writer {
             let scope = kind.scope(tenant.0).cast_signed();
             let bound: Option<i64> = self
                 .connection
-                .prepare_cached("SELECT key FROM posting WHERE generation = ? AND scope = ? ORDER BY key LIMIT 1 OFFSET ?")?
+                .prepare_cached(
+                    "SELECT key FROM posting WHERE generation = ? AND scope = ? ORDER BY key LIMIT 1 OFFSET ?",
+                )?
                 .query_row([generation, scope, TRIM_POSTINGS], |row| row.get(0))
                 .optional()?;
             let slice = [generation, scope, bound.unwrap_or(i64::MAX)];

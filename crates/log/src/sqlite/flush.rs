@@ -25,7 +25,7 @@ const SLICE_ROWS: usize = 1_024;
 /// What a row of a slice writes, about.
 const ROW_BYTES: usize = 192;
 /// Heads kept in memory beside those of the tail, in each of two generations.
-const HEADS_MAX: usize = 114_688;
+const HEADS_MAX: usize = 196_608;
 /// How soon to look whether the helper has sorted the rows.
 const SORTING: Duration = Duration::from_millis(5);
 /// How often expired request keys are removed, and how many at once.
@@ -197,7 +197,8 @@ impl Writer {
     pub(crate) fn stored_head(&mut self, tenant: Tenant, aggregate: Posting) -> Result<u64, Stop> {
         self.find_generations()?;
         let newest_generation = self.shared.end(tenant).extent.head.0 >> GENERATION_BITS;
-        let (scope, key, tag) = (aggregate.scope.cast_signed(), aggregate.key.cast_signed(), aggregate.tag.cast_signed());
+        let (scope, key, tag) =
+            (aggregate.scope.cast_signed(), aggregate.key.cast_signed(), aggregate.tag.cast_signed());
         let sql = "SELECT sequence FROM posting WHERE generation = ? AND scope = ? AND key = ? AND tag = ? \
                    ORDER BY first DESC LIMIT 1";
         let mut newest = self.connection.prepare_cached(sql)?;

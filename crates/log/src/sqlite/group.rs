@@ -45,6 +45,8 @@ pub(crate) struct End {
 #[derive(Default)]
 pub(crate) struct Group {
     pub(crate) fresh: Vec<Fresh>,
+    /// How many of `fresh` are in the table: they are written together, at the end or when a statement needs them.
+    inserted: usize,
     /// Tenants made in this group.
     pub(crate) tenants: Vec<(Tenant, TenantName)>,
     pub(crate) seals: Vec<NewSeal>,
@@ -71,6 +73,7 @@ enum Undo {
 pub(crate) struct Mark {
     undo: usize,
     fresh: usize,
+    inserted: usize,
     tenants: usize,
     erased: usize,
     eras: usize,
@@ -82,6 +85,7 @@ impl Group {
         Mark {
             undo: self.undo.len(),
             fresh: self.fresh.len(),
+            inserted: self.inserted,
             tenants: self.tenants.len(),
             erased: self.erased.len(),
             eras: self.eras.len(),
@@ -106,6 +110,7 @@ impl Group {
             }
         }
         self.fresh.truncate(mark.fresh);
+        self.inserted = mark.inserted;
         self.tenants.truncate(mark.tenants);
         self.erased.truncate(mark.erased);
         self.eras.truncate(mark.eras);
@@ -140,6 +145,12 @@ impl Group {
             self.undo.push(Undo::Id(posting));
         }
         self.fresh.push(fresh);
+    }
+
+    /// What is not in the table yet; it counts as written from here on.
+    pub(crate) fn to_insert(&mut self) -> &[Fresh] {
+        let from = std::mem::replace(&mut self.inserted, self.fresh.len());
+        &self.fresh[from..]
     }
 
     /// Events of the group that may have the id behind `posting`.

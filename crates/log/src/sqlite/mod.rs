@@ -34,6 +34,7 @@ pub use seal::SEAL_EVENTS_MAX;
 pub(crate) use shared::{Era, Shared, TenantState};
 use writer::Writer;
 
+use crate::answers::Asker;
 use crate::event::{Event, Tenant};
 use crate::query::{Page, Query};
 use crate::store::{
@@ -104,9 +105,8 @@ impl SqliteStore {
         let helper = Pool::start("tidings-helper", vec![()]).map_err(io)?;
         let shared = Arc::new(Shared::new(folder.to_path_buf(), helper));
         let next_position = start::load(&connection, &shared)?;
-        let readers = (0..READERS)
-            .map(|_| Reader::open(&path, Arc::clone(&shared)))
-            .collect::<Result<Vec<_>, OpenError>>()?;
+        let readers =
+            (0..READERS).map(|_| Reader::open(&path, Arc::clone(&shared))).collect::<Result<Vec<_>, OpenError>>()?;
         let readers = Pool::start("tidings-reader", readers).map_err(io)?;
         let writer = Writer::new(connection, Arc::clone(&shared), next_position);
         let sealer = Reader::open(&path, Arc::clone(&shared))?;
@@ -143,8 +143,8 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>> {
-        let (answer, receiver) = oneshot::channel();
-        self.shared.queue.push(Unit { now, writes, answer });
+        let (asker, receiver) = Asker::here();
+        self.shared.queue.push(Unit { now, writes, asker });
         let shared = Arc::clone(&self.shared);
         Box::pin(async move { receiver.await.unwrap_or_else(|_| Err(shared.fenced_reason().into())) })
     }

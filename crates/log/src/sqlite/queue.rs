@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tidings_core::time::Timestamp;
-use tokio::sync::oneshot;
 
 use super::seal::NewSeal;
-use crate::store::{CommitError, Unavailable, Write, Written};
+use crate::answers::Asker;
+use crate::store::{Unavailable, Write};
 
 /// How much may wait; more is refused as `Busy`.
 const BYTES_MAX: usize = 64 << 20;
@@ -16,13 +16,11 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// What a write weighs beside its events.
 const WRITE_BYTES: usize = 256;
 
-pub(crate) type Answer = oneshot::Sender<Result<Vec<Written>, CommitError>>;
-
 /// Writes that commit together or not at all.
 pub(crate) struct Unit {
     pub(crate) now: Timestamp,
     pub(crate) writes: Vec<Write>,
-    pub(crate) answer: Answer,
+    pub(crate) asker: Asker,
 }
 
 /// Something for the writer to do.
@@ -69,8 +67,7 @@ impl Queue {
         };
         if let Some(refusal) = refusal {
             drop(state);
-            // The asker may be gone; then nobody misses the answer.
-            let _ = unit.answer.send(Err(refusal.into()));
+            unit.asker.refuse(refusal);
             return;
         }
         self.add(state, weight, Task::Unit(unit));
@@ -97,6 +94,8 @@ impl Queue {
         let mut state = self.state.lock();
         if state.tasks.is_empty() && !state.closed {
             self.filled.wait_for(&mut state, patience);
+            // Those who are about to ask share the commit: they run first if a core is short, and nobody waits if not.
+            MutexGuard::unlocked(&mut state, std::thread::yield_now);
         }
         if state.tasks.is_empty() {
             return if state.closed { Work::Closed } else { Work::Idle };

@@ -28,12 +28,12 @@ pub(crate) struct Reader {
 
 type Read<T> = Result<T, Unavailable>;
 
-fn unavailable(error: rusqlite::Error) -> Unavailable {
-    if let Some(offset) = damaged(&error) {
+fn unavailable(error: &rusqlite::Error) -> Unavailable {
+    if let Some(offset) = damaged(error) {
         return Unavailable::Damaged(offset);
     }
     // What a reader meets does not fence the log: only the writer knows what is durable.
-    match classify(&error) {
+    match classify(error) {
         Unavailable::Fenced(text) => Unavailable::Trouble(text),
         milder => milder,
     }
@@ -55,11 +55,11 @@ impl Reader {
     }
 
     pub(crate) fn read(&self, query: &Query) -> Read<Page> {
-        search::page(self, query).map_err(unavailable)
+        search::page(self, query).map_err(|error| unavailable(&error))
     }
 
     pub(crate) fn find(&self, tenant: Tenant, id: &EventId) -> Read<Option<Arc<Event>>> {
-        search::by_id(self, tenant, id).map_err(unavailable)
+        search::by_id(self, tenant, id).map_err(|error| unavailable(&error))
     }
 
     /// One event by its offset.
@@ -100,7 +100,7 @@ impl Reader {
         let (mut low, mut high) = (extent.first.0.saturating_sub(1), extent.head.0);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            match self.next_recorded(tenant, middle).map_err(unavailable)? {
+            match self.next_recorded(tenant, middle).map_err(|error| unavailable(&error))? {
                 // Offsets may jump: the event found may lie beyond the middle.
                 Some((_, recorded)) if recorded < time.as_millis() => low = middle,
                 _ => high = middle - 1,
@@ -111,7 +111,9 @@ impl Reader {
 
     fn next_recorded(&self, tenant: Tenant, from: u64) -> rusqlite::Result<Option<(i64, i64)>> {
         self.connection
-            .prepare_cached("SELECT offset, recorded_ms FROM event WHERE tenant = ? AND offset >= ? ORDER BY offset LIMIT 1")?
+            .prepare_cached(
+                "SELECT offset, recorded_ms FROM event WHERE tenant = ? AND offset >= ? ORDER BY offset LIMIT 1",
+            )?
             .query_row(params![tenant.0, from.cast_signed()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
     }
@@ -124,7 +126,7 @@ impl Reader {
                 .query_row(params![kind_name(kind), owner_number(owner), id], |row| document(kind, row))
                 .optional()
         };
-        get().map_err(unavailable)
+        get().map_err(|error| unavailable(&error))
     }
 
     pub(crate) fn list(&self, kind: Kind, owner: Option<Owner>, after: &str, limit: usize) -> Read<Vec<Document>> {
@@ -139,7 +141,7 @@ impl Reader {
                 .query_map(params![kind_name(kind), owner.map(owner_number), after, limit], |row| document(kind, row))?
                 .collect::<rusqlite::Result<Vec<_>>>()
         };
-        list().map_err(unavailable)
+        list().map_err(|error| unavailable(&error))
     }
 
     pub(crate) fn progress(&self, subscription: &str) -> Read<Option<Progress>> {
@@ -162,7 +164,7 @@ impl Reader {
                 .query_row([subscription], |row| row.get::<_, i64>(0))?;
             Ok(Some(Progress { cursor: Offset(cursor.cast_unsigned()), waiting, dead: dead.cast_unsigned() }))
         };
-        read().map_err(unavailable)
+        read().map_err(|error| unavailable(&error))
     }
 
     pub(crate) fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Read<Vec<Attempt>> {
@@ -181,7 +183,7 @@ impl Reader {
             found.reverse();
             Ok(found)
         };
-        read().map_err(unavailable)
+        read().map_err(|error| unavailable(&error))
     }
 }
 
@@ -196,7 +198,8 @@ fn select_events(filter: &str) -> String {
 
 /// The offsets that one generation of the index has under a posting, ascending.
 pub(crate) fn indexed(connection: &Connection, generation: u64, posting: Posting) -> rusqlite::Result<Vec<u64>> {
-    let sql = "SELECT first, rest FROM posting WHERE generation = ? AND scope = ? AND key = ? AND tag = ? ORDER BY first";
+    let sql =
+        "SELECT first, rest FROM posting WHERE generation = ? AND scope = ? AND key = ? AND tag = ? ORDER BY first";
     let mut select = connection.prepare_cached(sql)?;
     let (scope, key, tag) = (posting.scope.cast_signed(), posting.key.cast_signed(), posting.tag.cast_signed());
     let mut rows = select.query([generation.cast_signed(), scope, key, tag])?;
@@ -207,9 +210,10 @@ pub(crate) fn indexed(connection: &Connection, generation: u64, posting: Posting
     Ok(offsets)
 }
 
-/// Guards what is served against what the disk has become.
-pub(crate) fn checksum(header: &[u8], data: Option<&[u8]>) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(header), data.unwrap_or_default())
+/// Guards what is served against what the disk has become: every column that an event is made of.
+pub(crate) fn checksum(supplied: Supplied, salt: &[u8], header: &[u8], data: Option<&[u8]>) -> u32 {
+    let columns = [&supplied.0.to_be_bytes()[..], salt, header, data.unwrap_or_default()];
+    columns.into_iter().fold(0, crc32c::crc32c_append)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -225,20 +229,18 @@ pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event
     };
     let (salt, header) = (row.get_ref(4)?.as_blob()?, row.get_ref(5)?.as_blob()?);
     let data = row.get_ref(6)?.as_blob_or_null()?;
-    if row.get::<_, u32>(3)? != checksum(header, data) {
+    let supplied = Supplied(row.get(2).map_err(|_| damaged())?);
+    if row.get::<_, i64>(3)? != i64::from(checksum(supplied, salt, header, data)) {
         return Err(damaged());
     }
     let (subject, sequence) = subject_of(header).map_err(|_| damaged())?;
-    let (envelope, header, data) = match data {
-        Some(bytes) => {
-            let (envelope, header, bytes) = encode(header, bytes);
-            (envelope, header, Data::Kept { bytes, salt: salt.try_into().map_err(|_| damaged())? })
-        }
-        None => {
-            let envelope = tidings_core::event::envelope(header, None).into();
-            let digest = salt.try_into().map_err(|_| damaged())?;
-            (envelope, Bytes::copy_from_slice(header), Data::Erased { digest })
-        }
+    let (envelope, header, data) = if let Some(bytes) = data {
+        let (envelope, header, bytes) = encode(header, bytes);
+        (envelope, header, Data::Kept { bytes, salt: salt.try_into().map_err(|_| damaged())? })
+    } else {
+        let envelope = tidings_core::event::envelope(header, None).into();
+        let digest = salt.try_into().map_err(|_| damaged())?;
+        (envelope, Bytes::copy_from_slice(header), Data::Erased { digest })
     };
     Ok(Arc::new(Event {
         tenant,
@@ -246,7 +248,7 @@ pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event
         recorded: Timestamp::from_millis(row.get(1)?),
         subject,
         sequence,
-        supplied: Supplied(row.get(2)?),
+        supplied,
         envelope,
         header,
         data,

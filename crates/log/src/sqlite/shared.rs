@@ -89,6 +89,10 @@ impl Shared {
         self.tenants.read().by_name.get(name).copied()
     }
 
+    pub(crate) fn has_tenant(&self, tenant: Tenant) -> bool {
+        self.tenants.read().states.contains_key(&tenant)
+    }
+
     pub(crate) fn tenant_names(&self) -> Vec<(Tenant, TenantName)> {
         let tenants = self.tenants.read();
         let mut all: Vec<_> = tenants.states.iter().map(|(tenant, state)| (*tenant, state.name.clone())).collect();
@@ -220,7 +224,8 @@ impl Shared {
             Unavailable::Fenced(reason) => Arc::clone(reason),
             other => other.to_string().into(),
         };
-        let first = self.fence.send_if_modified(|fence| fence.is_none().then(|| *fence = Some(reason.clone())).is_some());
+        let first =
+            self.fence.send_if_modified(|fence| fence.is_none().then(|| *fence = Some(reason.clone())).is_some());
         if first {
             tracing::error!(%reason, "the log is fenced: nothing more is committed");
         }
@@ -241,7 +246,7 @@ impl Shared {
             for task in tasks {
                 if let Task::Unit(unit) = task {
                     // The asker may have gone.
-                    let _ = unit.answer.send(Err(reason.clone().into()));
+                    unit.asker.refuse(reason.clone());
                 }
             }
         }

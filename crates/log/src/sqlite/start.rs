@@ -17,7 +17,12 @@ use crate::store::{Extent, Seal};
 pub(crate) fn load(connection: &Connection, shared: &Shared) -> Result<u64, OpenError> {
     let mut tenants = connection.prepare("SELECT number, name, first, recorded_ms FROM tenant ORDER BY number")?;
     let rows = tenants.query_map([], |row| {
-        Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?.cast_unsigned(), row.get::<_, i64>(3)?))
+        Ok((
+            row.get::<_, u32>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, i64>(2)?.cast_unsigned(),
+            row.get::<_, i64>(3)?,
+        ))
     })?;
     for row in rows {
         let (number, name, first, recorded_ms) = row?;

@@ -11,8 +11,9 @@ use super::Shared;
 use super::connection::{classify, close_without_checkpoint};
 use super::flush::{Flush, HeadCache};
 use super::group::Group;
-use super::queue::{Answer, Task, Unit, Work};
+use super::queue::{Task, Unit, Work};
 use super::reader;
+use crate::answers::{self, Asker, Outcome};
 use crate::event::Tenant;
 use crate::store::{CommitError, Refusal, Unavailable, Write, Written};
 
@@ -76,7 +77,7 @@ impl From<rusqlite::Error> for Stop {
     }
 }
 
-type Answers = Vec<(Answer, Result<Vec<Written>, CommitError>)>;
+type Answers = Vec<(Asker, Outcome)>;
 
 impl Writer {
     pub(crate) fn new(connection: Connection, shared: Arc<Shared>, next_position: u64) -> Self {
@@ -125,19 +126,14 @@ impl Writer {
         if let Err(unavailable) = &outcome {
             self.next_position = position;
             self.note_failure(unavailable);
-            for (answer, _) in answers {
-                let _ = answer.send(Err(unavailable.clone().into()));
-            }
+            answers::deliver(answers.into_iter().map(|(asker, _)| (asker, Err(unavailable.clone().into()))));
             return outcome;
         }
         if std::mem::take(&mut self.failing) {
             tracing::info!("commits succeed again");
         }
-        self.publish(group);
-        for (answer, written) in answers {
-            // The asker may have gone; what it asked for is kept all the same.
-            let _ = answer.send(written);
-        }
+        self.publish(&group);
+        answers::deliver(answers.into_iter());
         self.after_commit()
     }
 
@@ -154,20 +150,20 @@ impl Writer {
         for task in tasks {
             match task {
                 Task::Unit(unit) if failed.is_some() => {
-                    answers.push((unit.answer, Ok(Vec::new())));
+                    answers.push((unit.asker, Ok(Vec::new())));
                 }
                 Task::Unit(unit) => {
-                    let (answer, outcome) = self.unit(group, unit);
+                    let (asker, outcome) = self.unit(group, unit);
                     match outcome {
-                        Ok(written) => answers.push((answer, Ok(written))),
-                        Err(Stop::Refused(refusal)) => answers.push((answer, Err(CommitError::Refused(refusal)))),
-                        Err(Stop::Declined(reason)) => answers.push((answer, Err(reason.into()))),
+                        Ok(written) => answers.push((asker, Ok(written))),
+                        Err(Stop::Refused(refusal)) => answers.push((asker, Err(CommitError::Refused(refusal)))),
+                        Err(Stop::Declined(reason)) => answers.push((asker, Err(reason.into()))),
                         Err(Stop::Failed(error)) => {
-                            answers.push((answer, Ok(Vec::new())));
+                            answers.push((asker, Ok(Vec::new())));
                             failed = Some(classify(&error));
                         }
                         Err(Stop::Damaged(text)) => {
-                            answers.push((answer, Ok(Vec::new())));
+                            answers.push((asker, Ok(Vec::new())));
                             failed = Some(Unavailable::Trouble(text.into()));
                         }
                     }
@@ -177,6 +173,9 @@ impl Writer {
                 }
                 Task::Seal(_) => {}
             }
+        }
+        if failed.is_none() {
+            failed = self.insert(group).map_err(|error| classify(&error)).err();
         }
         if failed.is_none() {
             failed = self.flush_slice().map_err(|error| classify(&error)).err();
@@ -201,7 +200,7 @@ impl Writer {
     }
 
     /// Applies one unit. It decides before it writes where it can; where it cannot, a savepoint undoes it.
-    fn unit(&mut self, group: &mut Group, unit: Unit) -> (Answer, Result<Vec<Written>, Stop>) {
+    fn unit(&mut self, group: &mut Group, unit: Unit) -> (Asker, Result<Vec<Written>, Stop>) {
         self.now = self.now.max(unit.now);
         let mark = group.mark();
         let position = self.next_position;
@@ -211,10 +210,10 @@ impl Writer {
             group.back_to(&mark);
             self.next_position = position;
             if guarded && let Err(error) = self.connection.execute_batch("ROLLBACK TO unit; RELEASE unit") {
-                return (unit.answer, Err(error.into()));
+                return (unit.asker, Err(error.into()));
             }
         }
-        (unit.answer, outcome)
+        (unit.asker, outcome)
     }
 
     fn writes(
@@ -237,12 +236,13 @@ impl Writer {
         Ok(written)
     }
 
-    fn publish(&mut self, group: Group) {
+    fn publish(&mut self, group: &Group) {
         {
             let mut index = self.shared.index.write();
             for fresh in &group.fresh {
                 index.add(fresh.position, fresh.event.offset, &fresh.postings, fresh.head());
-                self.unchecked_bytes += fresh.event.header.len() + fresh.event.bytes().map_or(0, bytes::Bytes::len) + 96;
+                self.unchecked_bytes +=
+                    fresh.event.header.len() + fresh.event.bytes().map_or(0, bytes::Bytes::len) + 96;
             }
         }
         let events: Vec<_> = group.fresh.iter().map(|fresh| Arc::clone(&fresh.event)).collect();
@@ -250,7 +250,7 @@ impl Writer {
         for event in &group.erased {
             self.shared.tail.replace(Arc::clone(event));
         }
-        self.shared.apply(&group);
+        self.shared.apply(group);
         for (tenant, first) in &group.trimmed {
             self.shared.tail.forget(*tenant, *first);
         }
@@ -260,7 +260,7 @@ impl Writer {
 
     fn after_commit(&mut self) -> Result<(), Unavailable> {
         self.commits = self.commits.wrapping_add(1);
-        if self.commits % COMMITS_PER_LOOK == 0 || self.disk_full {
+        if self.commits.is_multiple_of(COMMITS_PER_LOOK) || self.disk_full {
             self.look_at_disk();
         }
         self.flush_pace();

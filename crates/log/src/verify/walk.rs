@@ -3,7 +3,7 @@
 use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tidings_core::chain::{self, GENESIS, Hash};
-use tidings_core::event::{AggregateId, Header};
+use tidings_core::event::{AggregateId, Header, Supplied};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 
@@ -14,7 +14,7 @@ use crate::sqlite::reader;
 /// Events of one read transaction, about.
 const SLICE_EVENTS: u64 = 4_096;
 /// Through the index, which names the events, to the table: both must say the same.
-const EVENTS: &str = "SELECT i.offset, e.tenant, e.offset, e.recorded_ms, e.checksum, e.salt, e.header, e.data \
+const EVENTS: &str = "SELECT i.offset, e.tenant, e.offset, e.recorded_ms, e.checksum, e.salt, e.header, e.data, e.supplied \
                       FROM event AS i INDEXED BY event_by_offset CROSS JOIN event AS e ON e.position = i.position \
                       WHERE i.tenant = ? AND i.offset >= ? AND i.offset <= ? ORDER BY i.offset LIMIT ?";
 const NEXT_SEAL: &str = "SELECT first, last, previous, hash, leaves FROM seal WHERE tenant = ? AND last > ? \
@@ -79,7 +79,12 @@ impl<'a> Walk<'a> {
     pub(super) fn run(mut self, mut told: impl FnMut(u64)) -> TenantReport {
         loop {
             let more = self.slice().unwrap_or_else(|error| {
-                self.note(FindingKind::Page, Some(self.next), None, format!("the log cannot be read on from here: {error}"));
+                self.note(
+                    FindingKind::Page,
+                    Some(self.next),
+                    None,
+                    format!("the log cannot be read on from here: {error}"),
+                );
                 false
             });
             told(self.report.events);
@@ -125,7 +130,8 @@ impl<'a> Walk<'a> {
     fn look_around(&mut self) -> rusqlite::Result<()> {
         let mut first = self.connection.prepare_cached("SELECT first FROM tenant WHERE number = ?")?;
         self.first = first.query_row([self.tenant.0], unsigned)?.max(1);
-        let mut eras = self.connection.prepare_cached("SELECT first, previous FROM era WHERE tenant = ? ORDER BY first")?;
+        let mut eras =
+            self.connection.prepare_cached("SELECT first, previous FROM era WHERE tenant = ? ORDER BY first")?;
         let era = |row: &Row<'_>| {
             Ok(Era { first: row.get::<_, i64>(0)?.cast_unsigned(), previous: row.get::<_, i64>(1)?.cast_unsigned() })
         };
@@ -264,7 +270,11 @@ impl<'a> Walk<'a> {
 
     fn missing(&mut self, until: u64) {
         let (first, last) = (self.next, until - 1);
-        let message = if first == last { format!("event {first} is missing") } else { format!("events {first} to {last} are missing") };
+        let message = if first == last {
+            format!("event {first} is missing")
+        } else {
+            format!("events {first} to {last} are missing")
+        };
         self.note(FindingKind::Missing, Some(first), None, message);
         self.next = until;
     }
@@ -285,7 +295,9 @@ impl<'a> Walk<'a> {
             self.note(FindingKind::Place, Some(offset), id(), message);
             return Ok(());
         }
-        if checksum != i64::from(reader::checksum(header, data)) {
+        let supplied = row.get(8).map(Supplied);
+        let fits = supplied.is_ok_and(|supplied| checksum == i64::from(reader::checksum(supplied, salt, header, data)));
+        if !fits {
             self.note(FindingKind::Checksum, Some(offset), id(), "the event does not match its checksum".into());
             return Ok(());
         }
@@ -312,13 +324,12 @@ impl<'a> Walk<'a> {
             (None, None) => return,
             (None, Some(_)) | (Some(_), None) => (header.sequence, None),
             (Some(aggregate), Some(sequence)) => {
-                let expected = match self.sequences.get_mut(aggregate.as_str()) {
-                    Some(last) => std::mem::replace(last, sequence) + 1,
-                    None => {
-                        self.sequences.insert(aggregate.clone(), sequence);
-                        // What retention took may have had the smaller ones.
-                        if self.first > 1 { sequence.max(1) } else { 1 }
-                    }
+                let expected = if let Some(last) = self.sequences.get_mut(aggregate.as_str()) {
+                    std::mem::replace(last, sequence).saturating_add(1)
+                } else {
+                    self.sequences.insert(aggregate.clone(), sequence);
+                    // What retention took may have had the smaller ones.
+                    if self.first > 1 { sequence.max(1) } else { 1 }
                 };
                 (Some(sequence), Some(expected))
             }

@@ -22,7 +22,7 @@ async fn log() -> (Folder, Tenant) {
     let other = add_tenant(&*store, "other").await;
     let tenant = add_tenant(&*store, "acme").await;
     fill(&*store, other, "o", 10).await;
-    fill(&*store, tenant, "e", EVENTS as usize).await;
+    fill(&*store, tenant, "e", usize::try_from(EVENTS).unwrap()).await;
     folder.rest().await;
     drop(store);
     let report = folder.verify();
@@ -51,10 +51,10 @@ fn flip(connection: &Connection, column: &str, offset: u64, at: usize) {
 /// Changes one bit of the leaf of an event.
 fn flip_leaf(connection: &Connection, offset: u64) {
     let sql = "SELECT number, first, leaves FROM seal WHERE tenant = 2 AND last >= ? ORDER BY last LIMIT 1";
-    let (number, first, mut leaves): (i64, i64, Vec<u8>) = connection
-        .query_row(sql, [offset.cast_signed()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .unwrap();
-    leaves[(offset - first.cast_unsigned()) as usize * 32 + 5] ^= 4;
+    let (number, first, mut leaves): (i64, i64, Vec<u8>) =
+        connection.query_row(sql, [offset.cast_signed()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    let at = usize::try_from(offset - first.cast_unsigned()).unwrap() * 32;
+    leaves[at + 5] ^= 4;
     connection.execute("UPDATE seal SET leaves = ? WHERE number = ?", params![leaves, number]).unwrap();
 }
 
@@ -78,7 +78,7 @@ async fn a_flipped_byte_is_named() {
             }
             2 => {
                 flip(&connection, "salt", offset, (place >> 20) as usize);
-                FindingKind::Changed
+                FindingKind::Checksum
             }
             3 => {
                 flip_leaf(&connection, offset);
@@ -107,6 +107,7 @@ async fn a_forgery_that_fixes_its_checksum_is_named() {
     drop(store);
     // The second of two events, in the place of the first: whole, but not what was sealed.
     let sql = "UPDATE event SET header = (SELECT header FROM event WHERE tenant = 2 AND offset = 101), \
+               salt = (SELECT salt FROM event WHERE tenant = 2 AND offset = 101), \
                checksum = (SELECT checksum FROM event WHERE tenant = 2 AND offset = 101) WHERE tenant = 2 AND offset = 100";
     assert_eq!(forged[0].bytes(), forged[1].bytes());
     folder.vandal().execute_batch(sql).unwrap();
@@ -154,7 +155,8 @@ async fn whoever_moves_an_event_to_another_tenant_is_noticed() {
     let (folder, _) = log().await;
     folder.vandal().execute_batch("UPDATE event SET tenant = 1, offset = 11 WHERE tenant = 2 AND offset = 42").unwrap();
     let report = folder.verify();
-    let found: Vec<_> = report.findings.iter().map(|f| (f.tenant.as_deref().unwrap(), f.kind, f.offset.unwrap())).collect();
+    let found: Vec<_> =
+        report.findings.iter().map(|f| (f.tenant.as_deref().unwrap(), f.kind, f.offset.unwrap())).collect();
     assert!(found.contains(&("acme", FindingKind::Missing, 42)), "{found:?}");
 }
 

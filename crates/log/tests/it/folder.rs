@@ -12,11 +12,11 @@ use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
+use tidings_log::Tenant;
 use tidings_log::conformance::Engine;
 use tidings_log::sqlite::{SqliteStore, Synchronous, log_path};
 use tidings_log::store::{Append, Appended, Pending, Prepared, Store, Write, Written};
 use tidings_log::verify::{Report, verify};
-use tidings_log::Tenant;
 
 /// How long background work may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,7 +110,8 @@ fn at_rest(connection: &Connection) -> bool {
 fn knows_its_seals(connection: &Connection, store: &dyn Store) -> bool {
     store.tenants().into_iter().all(|(tenant, _)| {
         let sql = "SELECT max(last) FROM seal WHERE tenant = ?";
-        let last: Option<u64> = connection.query_row(sql, [tenant.0], |row| row.get::<_, Option<i64>>(0)).unwrap().map(i64::cast_unsigned);
+        let last: Option<u64> =
+            connection.query_row(sql, [tenant.0], |row| row.get::<_, Option<i64>>(0)).unwrap().map(i64::cast_unsigned);
         store.sealed(tenant).map(|seal| seal.last.0) == last
     })
 }
@@ -131,7 +132,10 @@ pub(crate) fn event(tenant: Tenant, id: &str, data: &str) -> Prepared {
         timestamp: None,
         source: None,
         aggregate: Some(AggregateId::parse(&format!("order_{number}")).unwrap()),
-        channels: vec![Channel::parse(&format!("user:{number}")).unwrap(), Channel::parse(&format!("only:{id}")).unwrap()],
+        channels: vec![
+            Channel::parse(&format!("user:{number}")).unwrap(),
+            Channel::parse(&format!("only:{id}")).unwrap(),
+        ],
         metadata: Vec::new(),
         data: data.to_owned().into(),
         expected_sequence: None,
@@ -156,7 +160,8 @@ pub(crate) fn append(store: &dyn Store, tenant: Tenant, events: Vec<Prepared>) -
 pub(crate) async fn fill(store: &dyn Store, tenant: Tenant, prefix: &str, count: usize) {
     let mut under_way = Vec::new();
     for begin in (0..count).step_by(500) {
-        let batch = (begin..count.min(begin + 500)).map(|n| event(tenant, &format!("{prefix}{n}"), "{\"n\":1}")).collect();
+        let batch =
+            (begin..count.min(begin + 500)).map(|n| event(tenant, &format!("{prefix}{n}"), "{\"n\":1}")).collect();
         under_way.push(append(store, tenant, batch));
     }
     for answer in under_way {

@@ -40,3 +40,19 @@ async fn an_erased_payload_is_in_no_file_after_the_end() {
     assert!(folder.verify().is_whole());
     assert_eq!(folder.verify().tenants[0].erased, 30);
 }
+
+#[tokio::test]
+async fn a_page_that_was_split_keeps_no_copy() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = add_tenant(&*store, "acme").await;
+    let mut secrets = Vec::new();
+    for round in 0..40 {
+        let secret = event(tenant, &format!("secret{round}"), &format!("\"{SECRET}\""));
+        secrets.push(Write::Erase(tenant, secret.encoded.subject.id.clone()));
+        append(&*store, tenant, vec![secret]).await;
+    }
+    store.commit(NOW, secrets).await.unwrap();
+    drop(store);
+    assert!(!is_in_files(folder.path()));
+}

@@ -1,3 +1,5 @@
+//! Webhooks against a local receiver.
+
 use std::sync::LazyLock;
 
 use tidings_core::event::EventType;

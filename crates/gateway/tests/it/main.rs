@@ -1,0 +1,13 @@
+//! The server from the outside: the real binary, real sockets, a temporary folder each.
+#![expect(clippy::unwrap_used, reason = "what cannot be unwrapped here is a failed test")]
+
+mod audit;
+mod cli;
+mod keys;
+mod publish;
+mod read;
+mod refusals;
+mod stop;
+mod stream;
+mod support;
+mod webhook;
