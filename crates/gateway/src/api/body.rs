@@ -96,7 +96,7 @@ pub(crate) fn parse<'a, T: DeserializeOwned>(json: impl Deserializer<'a>) -> Res
         for step in error.path() {
             match step {
                 Segment::Map { key } => text.extend(["/", &key.replace('~', "~0").replace('/', "~1")]),
-                Segment::Seq { index } => text.push_str(&format!("/{index}")),
+                Segment::Seq { index } => text.extend(["/", &index.to_string()]),
                 Segment::Enum { .. } | Segment::Unknown => {}
             }
         }

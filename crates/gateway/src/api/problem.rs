@@ -42,10 +42,6 @@ impl Problem {
         self.header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    pub(crate) fn kind(&self) -> &'static Kind {
-        self.kind
-    }
-
     /// No key, or one that does not open anything: one text for all, so that nothing can be probed.
     pub(crate) fn unauthorized() -> Self {
         let detail = "send a valid API key as `Authorization: Bearer tdg_…`; keys are made with `tidings keys create`";

@@ -65,7 +65,10 @@ pub(crate) fn run(arguments: &AuditArguments) -> Result<u8> {
             );
         }
         for finding in &report.findings {
-            println!("DAMAGED {}", finding.message);
+            let tenant = finding.tenant.as_deref().map_or(String::new(), |tenant| format!(" {tenant}"));
+            let place = finding.offset.map_or(String::new(), |offset| format!(" offset {offset}"));
+            let event = finding.event_id.as_deref().map_or(String::new(), |id| format!(" event {id}"));
+            println!("DAMAGED{tenant}{place}{event}: {}", finding.message);
         }
         println!("{}", if report.is_whole() { "whole" } else { "NOT whole" });
     }

@@ -158,7 +158,7 @@ async fn list(arguments: &OfArguments) -> Result<u8> {
                 let page = client.json(Method::GET, &format!("/keys?limit=250&after={after}"), None).await?;
                 shown.extend(page["data"].as_array().into_iter().flatten().cloned());
                 let Some(next) = page["nextCursor"].as_str() else { break shown };
-                after = next.to_owned();
+                next.clone_into(&mut after);
             }
         }
         Place::Folder(store, _) => {

@@ -1,6 +1,6 @@
 //! `tidings publish`.
 
-use std::io::Read as _;
+use std::io::BufRead as _;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use super::client::{Client, Target, block_on};
 
 /// Lines of standard input sent in one request.
 const LINES_MAX: usize = 1_000;
+/// Bytes sent in one request, a last line beyond them included: half of what a server takes by default.
+const REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -82,29 +84,55 @@ fn event(arguments: &PublishArguments) -> Result<Bytes> {
 }
 
 async fn lines(client: &mut Client, arguments: &PublishArguments) -> Result<u8> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("standard input is not UTF-8")?;
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    if lines.is_empty() {
-        bail!("standard input holds no event: send one JSON object a line");
-    }
-    let (mut accepted, mut duplicates) = (0, 0);
-    for (index, batch) in lines.chunks(LINES_MAX).enumerate() {
-        let body = Bytes::from(batch.join("\n"));
-        let answer = client
-            .json(Method::POST, "/events", Some(("application/x-ndjson", body)))
-            .await
-            .with_context(|| format!("lines from {} on; {accepted} were accepted before", index * LINES_MAX + 1))?;
-        accepted += answer["accepted"].as_u64().unwrap_or_default();
-        duplicates += answer["duplicates"].as_u64().unwrap_or_default();
-        if lines.len() > LINES_MAX && !arguments.json {
-            eprintln!("{accepted} of {} accepted", lines.len());
+    let mut sent = Sent::default();
+    let (mut batch, mut lines) = (String::new(), 0);
+    for line in std::io::stdin().lock().lines() {
+        let line = line.context("standard input is not UTF-8")?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        batch.push_str(&line);
+        batch.push('\n');
+        lines += 1;
+        if lines == LINES_MAX || batch.len() >= REQUEST_BYTES {
+            sent.send(client, std::mem::take(&mut batch), std::mem::take(&mut lines)).await?;
+            if !arguments.json {
+                eprintln!("{} lines sent", sent.lines);
+            }
         }
     }
+    if lines > 0 {
+        sent.send(client, batch, lines).await?;
+    }
+    if sent.lines == 0 {
+        bail!("standard input holds no event: send one JSON object a line");
+    }
+    let Sent { accepted, duplicates, .. } = sent;
     if arguments.json {
         println!("{}", serde_json::json!({ "accepted": accepted, "duplicates": duplicates }));
     } else {
         println!("{accepted} accepted, {duplicates} were there before");
     }
     Ok(OK)
+}
+
+/// What the server has taken so far.
+#[derive(Default)]
+struct Sent {
+    lines: usize,
+    accepted: u64,
+    duplicates: u64,
+}
+
+impl Sent {
+    async fn send(&mut self, client: &mut Client, batch: String, lines: usize) -> Result<()> {
+        let answer =
+            client.json(Method::POST, "/events", Some(("application/x-ndjson", batch.into()))).await.with_context(
+                || format!("events from line {} on; {} were accepted before", self.lines + 1, self.accepted),
+            )?;
+        self.lines += lines;
+        self.accepted += answer["accepted"].as_u64().unwrap_or_default();
+        self.duplicates += answer["duplicates"].as_u64().unwrap_or_default();
+        Ok(())
+    }
 }

@@ -1,11 +1,14 @@
 //! `tidings tail`: the event stream in a terminal; comes back where it was when the connection breaks.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use http::Method;
 use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::OK;
 use super::client::{Client, Target, block_on};
@@ -74,7 +77,12 @@ async fn follow(
         }
     }
     let path = format!("/events/stream?{}", query.finish());
-    let mut body = client.send(Method::GET, &path, &[], None).await?.into_body();
+    let mut body = match client.send(Method::GET, &path, &[], None).await {
+        Ok(answer) => answer.into_body(),
+        // The server went away before it answered; a refusal is another error.
+        Err(error) if error.is::<hyper::Error>() => return Ok(false),
+        Err(error) => return Err(error),
+    };
     let mut buffer = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(data) = frame.into_data() else { continue };
@@ -92,6 +100,18 @@ async fn follow(
     Ok(false)
 }
 
+/// What is printed of an event; its data as it is, because numbers are never rewritten.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    timestamp: &'a str,
+    event_type: &'a str,
+    #[serde(borrow)]
+    aggregate_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
 /// Prints one block; true if it was an event.
 fn print(block: &str, json: bool, last: &mut Option<String>) -> bool {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
@@ -107,15 +127,8 @@ fn print(block: &str, json: bool, last: &mut Option<String>) -> bool {
         println!("{data}");
         return true;
     }
-    let event: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
-    let text = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
-    let offset = last.as_deref().unwrap_or("-");
-    println!(
-        "{offset:>8}  {}  {:<28} {:<20} {}",
-        text("timestamp"),
-        text("eventType"),
-        text("aggregateId"),
-        event["data"]
-    );
+    let Shown { timestamp, event_type, aggregate_id, data } = serde_json::from_str(data).unwrap_or_default();
+    let (offset, aggregate) = (last.as_deref().unwrap_or("-"), aggregate_id.unwrap_or("-".into()));
+    println!("{offset:>8}  {timestamp}  {event_type:<28} {aggregate:<20} {}", data.map_or("-", RawValue::get));
     true
 }

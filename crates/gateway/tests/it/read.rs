@@ -31,7 +31,7 @@ fn publish_random(client: &Client, count: usize) -> Vec<Kept> {
     let mut chance = Chance::new(7);
     let mut kept = Vec::new();
     while kept.len() < count {
-        let events: Vec<Value> = (0..chance.below(9) + 1)
+        let events: Vec<Value> = (0..1 + chance.below(9))
             .map(|_| {
                 let mut event = json!({ "eventType": chance.one_of(&TYPES), "data": chance.below(1_000) });
                 if chance.below(3) > 0 {

@@ -105,7 +105,7 @@ fn member(name: &str, json: &str, kind: (u16, &'static str), names: &'static str
     let mut text = String::from("{");
     for (known, good) in [("eventType", r#""order.created""#), ("data", "1")] {
         if known != name {
-            text.push_str(&format!("{}:{good},", json!(known)));
+            text.extend([&json!(known).to_string(), ":", good, ","]);
         }
     }
     event(format!("{text}{}:{json}}}", json!(name)), kind, names)

@@ -119,10 +119,7 @@ impl Connection {
         let mut answer = self.head()?;
         let length = answer.header("content-length").map(|length| length.parse().unwrap());
         match length {
-            Some(length) => {
-                answer.body.resize(length, 0);
-                self.reader.read_exact(&mut answer.body)?;
-            }
+            Some(length) => answer.body = self.bytes(length)?,
             None if answer.header("transfer-encoding") == Some("chunked") => {
                 while let Some(chunk) = self.chunk()? {
                     answer.body.extend(chunk);
@@ -153,10 +150,16 @@ impl Connection {
     pub(crate) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let line = self.line()?;
         let length = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
-        let mut chunk = vec![0; length + 2];
-        self.reader.read_exact(&mut chunk)?;
+        let mut chunk = self.bytes(length + 2)?;
         chunk.truncate(length);
         Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
+    }
+
+    /// So many bytes.
+    pub(crate) fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn line(&mut self) -> io::Result<String> {

@@ -48,8 +48,9 @@ impl Server {
     /// A server that is not started yet.
     pub(crate) fn prepared(dev: bool, settings: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("tidings.toml"), settings).unwrap();
-        Self { address: free_address(), data: root.path().join("data"), root, dev, child: None }
+        let server = Self { address: free_address(), data: root.path().join("data"), root, dev, child: None };
+        server.set(settings);
+        server
     }
 
     /// The data folder.
@@ -60,6 +61,11 @@ impl Server {
     /// Has it keep its data elsewhere.
     pub(crate) fn keep_in(&mut self, folder: PathBuf) {
         self.data = folder;
+    }
+
+    /// Other settings, from the next start on.
+    pub(crate) fn set(&self, settings: &str) {
+        fs::write(self.root.path().join("tidings.toml"), settings).unwrap();
     }
 
     /// What all runs wrote to standard error.

@@ -55,7 +55,10 @@ impl Stream {
         let head = connection.head()?;
         assert_eq!(head.status, 200, "{path}: {:?}", head.headers);
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
-        Ok(Self { head, last_id: String::new(), connection, buffer: Vec::new() })
+        // An answer that is closed at once has a length.
+        let length = head.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let buffer = connection.bytes(length)?;
+        Ok(Self { head, last_id: String::new(), connection, buffer })
     }
 
     /// The next block; an error when the stream ends or breaks.
@@ -68,6 +71,9 @@ impl Stream {
                     self.last_id.clone_from(id);
                 }
                 return Ok(block);
+            }
+            if self.head.header("content-length").is_some() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let chunk = self.connection.chunk()?.ok_or(io::ErrorKind::UnexpectedEof)?;
             self.buffer.extend(chunk);

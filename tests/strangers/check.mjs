@@ -1,0 +1,248 @@
+// Published clients against a development server: node check.mjs TIDINGS PYTHON
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+import { CloudEvent, HTTP } from "cloudevents";
+import { EventSource } from "eventsource";
+import { Webhook as StandardWebhook } from "standardwebhooks";
+import { Webhook as SvixWebhook } from "svix";
+
+import { Server, receiver, until } from "./server.mjs";
+
+const [binary, python] = process.argv.slice(2);
+const strangers = fileURLToPath(new URL("strangers.py", import.meta.url));
+const data = { total: 42.5, name: "Zoë ✓ \u2028", nested: [1, { a: null }] };
+
+/** Asks the Python clients; an error if they are not content. */
+function ask(task, input) {
+  const ran = spawnSync(python, [strangers, task], { input: JSON.stringify(input), encoding: "utf8" });
+  if (ran.status !== 0) throw new Error(ran.stderr.trim().split("\n").slice(-3).join(" | "));
+  return JSON.parse(ran.stdout);
+}
+
+const wire = (post) => ({ headers: post.headers, body: post.body.toString("base64") });
+
+/** One delivery in a form, with its webhook's secret. */
+async function delivered(server, format, decide) {
+  const subscriber = await receiver(decide);
+  const retry = { schedule: ["100ms", "100ms"] };
+  const webhook = await server.post("/webhooks", { url: subscriber.url, format, eventTypes: ["order.*"], retry });
+  const event = { eventType: "order.created", aggregateId: "order 1é", metadata: { correlationId: "c1" }, data };
+  const { eventId } = await server.post("/events", event);
+  const posts = await subscriber.wait(decide ? 2 : 1);
+  const gone = await fetch(`${server.url}/webhooks/${webhook.id}`, { method: "DELETE" });
+  assert.ok(gone.ok);
+  subscriber.close();
+  return { post: posts.at(-1), secret: webhook.secret, eventId };
+}
+
+function refusesChanges(verify, { post, secret }) {
+  const changed = Buffer.from(post.body);
+  changed[changed.length - 3] ^= 1;
+  assert.throws(() => verify(secret, changed, post.headers));
+  const late = { ...post.headers, "webhook-timestamp": String(Number(post.headers["webhook-timestamp"]) + 1) };
+  assert.throws(() => verify(secret, post.body, late));
+  assert.throws(() => verify("whsec_" + Buffer.alloc(32, 7).toString("base64"), post.body, post.headers));
+}
+
+const verifiers = {
+  standardwebhooks: (secret, body, headers) => new StandardWebhook(secret).verify(body.toString(), headers),
+  svix: (secret, body, headers) => new SvixWebhook(secret).verify(body.toString(), headers),
+};
+
+/** The event that a CloudEvents client read is the one that was published. */
+function assertRead(read, eventId) {
+  assert.equal(read.id, eventId);
+  assert.equal(read.specversion, "1.0");
+  assert.equal(read.type, "order.created");
+  assert.equal(read.subject, "order 1é");
+  assert.equal(read.partitionkey, "order 1é");
+  assert.equal(read.correlationid, "c1");
+  assert.equal(read.eventversion, "1");
+  assert.ok(!Number.isNaN(Date.parse(read.time)));
+  assert.deepEqual(read.data, data);
+}
+
+/** The event that the log keeps is the one that a CloudEvents client made. */
+async function assertKept(server, id) {
+  const kept = await server.get(`/events/${id}`);
+  assert.equal(kept.eventType, "com.example.order_shipped");
+  assert.equal(kept.source, "/strangers/shop");
+  assert.equal(kept.aggregateId, "order-1");
+  assert.equal(kept.metadata.myext, "näh 100%");
+  assert.deepEqual(kept.data, data);
+}
+
+const made = (id) =>
+  new CloudEvent({
+    id,
+    type: "com.example.OrderShipped",
+    source: "/strangers/shop",
+    subject: "order-1",
+    datacontenttype: "application/json",
+    myext: "näh 100%",
+    data,
+  });
+
+/** An open stream. */
+async function follow(server, path, init, listen) {
+  const source = new EventSource(server.url + path, init);
+  const opened = until("open", () => source.readyState === EventSource.OPEN);
+  listen(source);
+  await opened;
+  return source;
+}
+
+const checks = {
+  async "npm standardwebhooks verifies a delivery"(server) {
+    const delivery = await delivered(server, "envelope");
+    const event = verifiers.standardwebhooks(delivery.secret, delivery.post.body, delivery.post.headers);
+    assert.equal(event.eventId, delivery.eventId);
+    assert.deepEqual(event.data, data);
+    refusesChanges(verifiers.standardwebhooks, delivery);
+  },
+
+  async "npm svix verifies a delivery"(server) {
+    const delivery = await delivered(server, "envelope");
+    verifiers.svix(delivery.secret, delivery.post.body, delivery.post.headers);
+    refusesChanges(verifiers.svix, delivery);
+  },
+
+  async "PyPI standardwebhooks verifies a delivery, and refuses a changed one"(server) {
+    const { post, secret, eventId } = await delivered(server, "envelope");
+    assert.equal(ask("verify", { ...wire(post), secret }).eventId, eventId);
+    const changed = { ...post, body: Buffer.concat([post.body, Buffer.from(" ")]) };
+    assert.throws(() => ask("verify", { ...wire(changed), secret }), /WebhookVerificationError/);
+  },
+
+  async "all three verify a second attempt, and every form"(server) {
+    const deliveries = [await delivered(server, "envelope", (before) => (before === 0 ? 503 : 200))];
+    assert.equal(deliveries[0].post.headers["tidings-attempt"], "2");
+    for (const format of ["cloudevents", "cloudevents-binary"]) deliveries.push(await delivered(server, format));
+    for (const { post, secret } of deliveries) {
+      verifiers.standardwebhooks(secret, post.body, post.headers);
+      verifiers.svix(secret, post.body, post.headers);
+      ask("verify", { ...wire(post), secret });
+    }
+  },
+
+  async "npm cloudevents reads a structured delivery"(server) {
+    const { post, eventId } = await delivered(server, "cloudevents");
+    assertRead(HTTP.toEvent({ headers: post.headers, body: post.body.toString() }), eventId);
+  },
+
+  async "npm cloudevents reads a binary delivery"(server) {
+    const { post, eventId } = await delivered(server, "cloudevents-binary");
+    const read = HTTP.toEvent({ headers: post.headers, body: post.body.toString() });
+    // This client leaves the percent-encoding of headers (HTTP binding, section 3.1.3.2) to its user.
+    const decoded = Object.fromEntries(
+      Object.entries(read.toJSON()).map(([name, value]) => [name, typeof value === "string" ? decodeURIComponent(value) : value]),
+    );
+    assertRead(decoded, eventId);
+  },
+
+  async "PyPI cloudevents reads a structured and a binary delivery, with its old and its new interface"(server) {
+    for (const format of ["cloudevents", "cloudevents-binary"]) {
+      const { post, eventId } = await delivered(server, format);
+      for (const read of ask("read", wire(post))) assertRead(read, eventId);
+    }
+  },
+
+  async "what npm cloudevents emits is taken, structured, binary and as a batch"(server) {
+    const structured = HTTP.structured(made("npm-structured"));
+    assert.equal((await server.post("/events", structured.body, structured.headers)).eventId, "npm-structured");
+    // This client leaves the percent-encoding of headers to its user.
+    const { headers, body } = HTTP.binary(made("npm-binary"));
+    headers["ce-myext"] = encodeURIComponent(headers["ce-myext"]);
+    assert.equal((await server.post("/events", body, headers)).eventId, "npm-binary");
+    const batch = `[${["npm-batch-1", "npm-batch-2"].map((id) => HTTP.structured(made(id)).body).join(",")}]`;
+    const type = { "content-type": "application/cloudevents-batch+json; charset=utf-8" };
+    assert.equal((await server.post("/events", batch, type)).accepted, 2);
+    for (const id of ["npm-structured", "npm-binary", "npm-batch-1", "npm-batch-2"]) await assertKept(server, id);
+  },
+
+  async "what PyPI cloudevents emits is taken, structured and binary, of its old and its new interface"(server) {
+    for (const { headers, body } of ask("make", { data })) {
+      const { eventId } = await server.post("/events", Buffer.from(body, "base64"), headers);
+      await assertKept(server, eventId);
+    }
+  },
+
+  async "npm eventsource receives live events, and named ones"(server) {
+    const seen = [];
+    const plain = await follow(server, "/events/stream?types=live.*", {}, (source) => {
+      source.onmessage = (event) => seen.push([event.lastEventId, JSON.parse(event.data).data]);
+    });
+    const named = [];
+    const other = await follow(server, "/events/stream?types=live.*&named=1", {}, (source) => {
+      source.addEventListener("live.tick", (event) => named.push(JSON.parse(event.data).data));
+    });
+    const offsets = [];
+    for (let number = 0; number < 20; number += 1) {
+      const text = `line\r\n${number}\nid: 7\n\ndata: x`;
+      const { offset } = await server.post("/events", { eventType: "live.tick", data: text });
+      offsets.push([String(offset), text]);
+    }
+    await until("all", () => seen.length >= 20 && named.length >= 20);
+    assert.deepEqual(seen, offsets);
+    assert.deepEqual(named, offsets.map(([, text]) => text));
+    plain.close();
+    other.close();
+  },
+
+  async "npm eventsource resumes over crashes and misses and repeats nothing"(server) {
+    const [seen, words] = [[], []];
+    const source = await follow(server, "/events/stream?types=count.*", {}, (source) => {
+      source.onmessage = (event) => seen.push(JSON.parse(event.data).data);
+      source.addEventListener("tidings.status", (event) => words.push(JSON.parse(event.data).replay));
+    });
+    const publish = (number) =>
+      server.post("/events", { eventId: `count-${number}`, eventType: "count.up", data: number });
+    let number = 0;
+    for (let crash = 0; crash < 3; crash += 1) {
+      while (number < (crash + 1) * 20) await publish((number += 1));
+      await server.kill();
+      await server.again();
+      // While nobody listens: it comes back half a second later at the earliest.
+      for (let away = 0; away < 10; away += 1) await publish((number += 1));
+      await until("the rest", () => seen.length >= number);
+    }
+    assert.deepEqual(seen, Array.from({ length: number }, (_, index) => index + 1));
+    assert.deepEqual(words, ["complete", "complete", "complete"]);
+    source.close();
+  },
+
+  async "npm eventsource that crashed with its server before the first event misses none"(server) {
+    const seen = [];
+    const source = await follow(server, "/events/stream?types=first.*", {}, (source) => {
+      source.onmessage = (event) => seen.push(JSON.parse(event.data).data);
+    });
+    // The first block has been read when the stream answers a publish of another type with nothing: give it a turn.
+    await server.post("/events", { eventType: "other.one", data: 0 });
+    await server.kill();
+    await server.again();
+    await server.post("/events", { eventType: "first.one", data: 1 });
+    await until("the first", () => seen.length >= 1);
+    assert.deepEqual(seen, [1]);
+    source.close();
+  },
+};
+
+let failed = 0;
+const server = await Server.start(binary);
+try {
+  for (const [name, check] of Object.entries(checks)) {
+    try {
+      await check(server);
+      console.log(`ok    ${name}`);
+    } catch (error) {
+      failed += 1;
+      console.log(`FAIL  ${name}\n      ${String(error?.stack ?? error).replaceAll("\n", "\n      ")}`);
+    }
+  }
+} finally {
+  await server.end();
+}
+console.log(`${Object.keys(checks).length - failed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
