@@ -1,7 +1,7 @@
 //! The only place that asks for the time and for random numbers.
 
 use std::cell::RefCell;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidings_core::time::Timestamp;
 
@@ -13,12 +13,6 @@ const POOL_BYTES: usize = 4096;
 pub(crate) fn now() -> Timestamp {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// A clock for measuring spans.
-#[expect(clippy::disallowed_methods, reason = "this is the place")]
-pub(crate) fn instant() -> Instant {
-    Instant::now()
 }
 
 /// `N` unpredictable bytes from the operating system.

@@ -16,7 +16,7 @@ const ENV_PREFIX: &str = "TIDINGS_";
 /// Variables that are not settings of the server.
 const ENV_OTHERS: [&str; 3] = ["TIDINGS_URL", "TIDINGS_KEY", "TIDINGS_CONFIG"];
 /// A repeated `eventId` is recognised for at least a day, so events stay at least as long.
-const RETENTION_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
+const RETENTION_AGE_MIN: Duration = Duration::from_hours(24);
 
 /// One setting: its key in the file, its default, what it is.
 pub(crate) struct Setting {
@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_setting_is_refused_by_name() {
-        let cases: [(&str, &[(&str, &str)], &str); 6] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let cases: [Case<'_>; 6] = [
             ("lisen = 1", &[], "lisen"),
             ("[limits]\nstream = 1", &[], "limits.stream"),
             ("", &[("TIDINGS_LISEN", "x")], "TIDINGS_LISEN"),

@@ -77,7 +77,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         app.webhooks.load().await?;
     }
     let anybody = app.settings.dev.then(|| Principal::operator(Actor::Development));
-    let server = listen::start(listener, routes::router(&app, anybody.as_ref()), &app.settings, threads, &phase_watch)?;
+    let server =
+        listen::start(listener, &routes::router(&app, anybody.as_ref()), &app.settings, threads, &phase_watch)?;
     let operator = Principal::operator(Actor::Operator);
     if let Some(listener) = socket::bind(&app.settings.data) {
         tokio::spawn(socket::serve(listener, routes::router(&app, Some(&operator))));

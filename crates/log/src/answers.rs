@@ -29,7 +29,7 @@ struct Closing;
 impl Drop for Closing {
     fn drop(&mut self) {
         // At the end of the thread the desk may be gone already.
-        let _ = DESK.try_with(|desk| desk.take());
+        let _ = DESK.try_with(RefCell::take);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use axum::body::Body;
+use http::{Response, StatusCode};
 use serde_json::json;
 use tidings_core::event::AggregateId;
 use tidings_core::filter::Filter;
@@ -18,6 +19,7 @@ use super::problem::{Problem, internal};
 use super::routes::Answer;
 use crate::clock;
 use crate::control::audit;
+use crate::control::webhooks::Webhooks;
 
 /// Attempts of one event that are shown.
 const ATTEMPTS_MAX: usize = 1_000;
@@ -84,7 +86,7 @@ pub(crate) async fn deliveries(call: Call) -> Answer {
     let deliveries: Vec<_> = webhooks
         .iter()
         .filter(|webhook| call.principal.reaches(webhook.confined.as_deref()))
-        .filter_map(|webhook| call.app.webhooks.delivery(webhook, &event, &attempts))
+        .filter_map(|webhook| Webhooks::delivery(webhook, &event, &attempts))
         .collect();
     Ok(answer(StatusCode::OK, json!({ "eventId": event.subject.id, "data": deliveries }).to_string()))
 }
@@ -96,18 +98,24 @@ pub(crate) async fn erase(call: Call) -> Answer {
         let detail = "`tidings.*` events are the audit trail: their data stays";
         return Err(Problem::new(&kinds::FORBIDDEN, detail));
     }
+    if event.bytes().is_none() {
+        return Ok(erased(&event));
+    }
     let now = clock::now();
     let what = json!({ "eventId": event.subject.id, "eventType": event.subject.event_type, "offset": event.offset });
     let audit = audit::append(tenant, "tidings.event.erased", &call.principal.actor, &what, now)?;
     let erase = Write::Erase(tenant, event.subject.id.clone());
     let written = call.app.store.commit(now, vec![erase, audit]).await?;
     match written.first() {
-        Some(Written::Erased(offset)) => {
-            let body = json!({ "eventId": event.subject.id, "offset": offset, "erased": true });
-            Ok(answer(StatusCode::OK, body.to_string()))
-        }
+        Some(Written::Erased(_)) => Ok(erased(&event)),
         other => Err(internal(&format!("unexpected answer {other:?}"))),
     }
+}
+
+/// Erasing again changes nothing and answers the same.
+fn erased(event: &Event) -> Response<Body> {
+    let body = json!({ "eventId": event.subject.id, "offset": event.offset, "erased": true });
+    answer(StatusCode::OK, body.to_string())
 }
 
 /// The event that the path names, if the caller may see it; what it may not see does not exist for it.

@@ -19,13 +19,13 @@ const RETRY_SECONDS: u64 = 2;
 pub(crate) struct Problem {
     kind: &'static Kind,
     detail: String,
-    members: Map<String, Value>,
+    members: Box<Map<String, Value>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+        Self { kind, detail: detail.into(), members: Box::default(), headers: Vec::new() }
     }
 
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -88,7 +88,7 @@ impl Problem {
         body.insert("title".into(), self.kind.title.into());
         body.insert("status".into(), self.kind.status.as_u16().into());
         body.insert("detail".into(), self.detail.into());
-        body.extend(self.members);
+        body.extend(*self.members);
         let mut response = Response::new(Body::from(Value::Object(body).to_string()));
         *response.status_mut() = self.kind.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -144,7 +144,9 @@ impl From<Unavailable> for Problem {
             Unavailable::Damaged(_) => &kinds::DAMAGED,
         };
         tracing::warn!(error = %unavailable, "refused");
-        Self::new(kind, detail).retry_after(RETRY_SECONDS)
+        let problem = Self::new(kind, detail);
+        // Waiting mends all but damage.
+        if kind == &kinds::DAMAGED { problem } else { problem.retry_after(RETRY_SECONDS) }
     }
 }
 

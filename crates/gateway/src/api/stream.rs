@@ -60,8 +60,7 @@ pub(crate) async fn open(call: Call) -> Answer {
         app: call.app,
         actor: call.principal.actor,
         feed,
-        named,
-        ping,
+        style: Style { named, ping },
         catching_up: resumed.is_some(),
         hello: Some(hello),
         heartbeat: Instant::now() + HEARTBEAT,
@@ -167,13 +166,21 @@ impl Drop for Seat {
     }
 }
 
+/// How a client wants its frames.
+#[derive(Clone, Copy)]
+struct Style {
+    /// Each with its type as the name of the event.
+    named: bool,
+    /// Heartbeats as events that scripts can see.
+    ping: bool,
+}
+
 /// One open stream. It buffers nothing: its cursor waits while the client does not read.
 struct Live {
     app: Arc<App>,
     actor: Actor,
     feed: Feed,
-    named: bool,
-    ping: bool,
+    style: Style,
     catching_up: bool,
     hello: Option<String>,
     heartbeat: Instant,
@@ -212,14 +219,14 @@ impl Live {
                 Turn::Beat => return Some(self.beat()),
                 Turn::CheckKey => {
                     if !self.app.keys.still_good(&self.actor, clock::now()) {
-                        return self.end("revoked");
+                        return Some(self.end("revoked"));
                     }
                     self.key_check = Instant::now() + KEY_CHECK;
                 }
-                Turn::Drain => return self.end("drain"),
+                Turn::Drain => return Some(self.end("drain")),
                 Turn::Trouble(error) => {
                     tracing::warn!(%error, "a stream ends");
-                    return self.end("unavailable");
+                    return Some(self.end("unavailable"));
                 }
             }
         }
@@ -241,13 +248,13 @@ impl Live {
     fn frames(&mut self, events: &[Arc<Event>]) -> Bytes {
         let mut chunk = Vec::with_capacity(1024 * events.len().min(64));
         for event in events {
-            sse::event(&mut chunk, event, self.named);
+            sse::event(&mut chunk, event, self.style.named);
         }
         while chunk.len() < CHUNK_BYTES
             && let Some(more) = self.feed.ready()
         {
             for event in &more {
-                sse::event(&mut chunk, event, self.named);
+                sse::event(&mut chunk, event, self.style.named);
             }
         }
         self.heartbeat = Instant::now() + HEARTBEAT;
@@ -257,14 +264,14 @@ impl Live {
     fn beat(&mut self) -> Bytes {
         self.heartbeat = Instant::now() + HEARTBEAT;
         let mut text = sse::keepalive(self.feed.is_filtered().then(|| self.feed.cursor()));
-        if self.ping {
+        if self.style.ping {
             text.push_str("event: ping\ndata: {}\n\n");
         }
         text.into()
     }
 
-    fn end(&mut self, reason: &str) -> Option<Bytes> {
+    fn end(&mut self, reason: &str) -> Bytes {
         self.ended = true;
-        Some((sse::retry(spread(RETRY_MS)) + &sse::closing(reason)).into())
+        (sse::retry(spread(RETRY_MS)) + &sse::closing(reason)).into()
     }
 }

@@ -45,7 +45,7 @@ pub(crate) async fn create(mut call: Call) -> Answer {
         Some(text) => SigningSecret::parse(&text).map_err(|error| body::invalid(format!("/secret: {error}")))?,
     };
     let tenant = call.tenant().await?;
-    if call.app.webhooks.list(&call.tenant, "", WEBHOOKS_MAX).len() == WEBHOOKS_MAX {
+    if call.app.webhooks.count(&call.tenant) >= WEBHOOKS_MAX {
         return Err(Problem::new(&kinds::CONFLICT, format!("a tenant has at most {WEBHOOKS_MAX} webhooks")));
     }
     let start = start(&call, tenant, new.start_from).await?;

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use std::fmt::Write as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -128,7 +129,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     for error in problem["errors"].as_array().into_iter().flatten() {
         let index = error["index"].as_u64().map(|index| format!("event {index} ")).unwrap_or_default();
         let (pointer, message) = (error["pointer"].as_str(), error["message"].as_str());
-        lines.push_str(&format!("\n  {index}{}: {}", pointer.unwrap_or_default(), message.unwrap_or_default()));
+        // Writing to a String cannot fail.
+        let _ = write!(lines, "\n  {index}{}: {}", pointer.unwrap_or_default(), message.unwrap_or_default());
     }
     let kind = text("type");
     if kind.is_empty() { lines } else { format!("{lines}\n  {kind}") }

@@ -1,5 +1,6 @@
 //! `tidings publish`.
 
+use std::fmt::Write as _;
 use std::io::BufRead as _;
 
 use anyhow::{Context as _, Result, bail};
@@ -79,7 +80,8 @@ fn event(arguments: &PublishArguments) -> Result<Bytes> {
     }
     let mut text = Value::Object(event).to_string();
     text.pop();
-    text.push_str(&format!(",\"data\":{}}}", data.get()));
+    // Writing to a String cannot fail.
+    let _ = write!(text, ",\"data\":{}}}", data.get());
     Ok(text.into())
 }
 

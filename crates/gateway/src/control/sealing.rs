@@ -1,7 +1,7 @@
 //! The sealing key: made once in the data folder, or given as a file; never in a backup.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -61,6 +61,10 @@ fn make(path: &PathBuf) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<SealingKey> {
+    let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or_default();
+    if mode & 0o077 != 0 {
+        bail!("the sealing key {} may be read by others: `chmod 600` it, and think of who has seen it", path.display());
+    }
     let text = Zeroizing::new(
         std::fs::read_to_string(path).with_context(|| format!("cannot read the sealing key {}", path.display()))?,
     );

@@ -242,6 +242,11 @@ impl Webhooks {
         Ok(true)
     }
 
+    /// How many webhooks a tenant has.
+    pub(crate) fn count(&self, tenant: &TenantName) -> usize {
+        self.by_id.read().values().filter(|record| record.tenant == *tenant).count()
+    }
+
     /// A webhook of `tenant`.
     pub(crate) fn get(&self, tenant: &TenantName, id: &str) -> Option<Arc<Record>> {
         self.by_id.read().get(id).filter(|record| record.tenant == *tenant).cloned()
@@ -268,7 +273,7 @@ impl Webhooks {
     }
 
     /// What became of one event at a webhook; `None` if it is not for it.
-    pub(crate) fn delivery(&self, record: &Record, event: &Event, attempts: &[Attempt]) -> Option<Value> {
+    pub(crate) fn delivery(record: &Record, event: &Event, attempts: &[Attempt]) -> Option<Value> {
         if event.offset <= record.start || !filter(record).matches(&event.subject) {
             return None;
         }

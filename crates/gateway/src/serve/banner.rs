@@ -25,10 +25,10 @@ fn development(address: SocketAddr, folder: &str) {
     curl -N http://{address}/events/stream
 
   Have it sent to an endpoint of yours, signed; the answer shows the signing secret once:
-    curl http://{address}/webhooks --json '{{\"url\":\"http://localhost:3000/hooks\",\"eventTypes\":[\"order.*\"]}}'
+    curl http://{address}/webhooks -H 'content-type: application/json' -d '{{\"url\":\"http://localhost:3000/hooks\",\"eventTypes\":[\"order.*\"]}}'
 
   Tell it that something happened:
-    curl http://{address}/events --json '{{\"eventType\":\"order.created\",\"aggregateId\":\"order_1\",\"data\":{{\"total\":42}}}}'
+    curl http://{address}/events -H 'content-type: application/json' -d '{{\"eventType\":\"order.created\",\"aggregateId\":\"order_1\",\"data\":{{\"total\":42}}}}'
 "
     );
 }

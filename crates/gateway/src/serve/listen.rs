@@ -63,7 +63,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
 
 pub(crate) fn start(
     listener: TcpListener,
-    router: Router,
+    router: &Router,
     settings: &Settings,
     threads: usize,
     phase: &watch::Receiver<Phase>,

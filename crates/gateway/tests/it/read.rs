@@ -1,5 +1,7 @@
 //! Reading the log back: filters, pages, times, aggregates, against a model that a child could check.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::support::chance::Chance;
@@ -31,7 +33,7 @@ fn publish_random(client: &Client, count: usize) -> Vec<Kept> {
     let mut chance = Chance::new(7);
     let mut kept = Vec::new();
     while kept.len() < count {
-        let events: Vec<Value> = (0..1 + chance.below(9))
+        let events: Vec<Value> = (0..=chance.below(9))
             .map(|_| {
                 let mut event = json!({ "eventType": chance.one_of(&TYPES), "data": chance.below(1_000) });
                 if chance.below(3) > 0 {
@@ -54,7 +56,10 @@ fn publish_random(client: &Client, count: usize) -> Vec<Kept> {
 }
 
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().fold(String::new(), |mut out, byte| {
+        write!(out, "%{byte:02X}").unwrap();
+        out
+    })
 }
 
 /// All offsets behind `path`, page by page.

@@ -11,7 +11,7 @@ use crate::support::http::Client;
 use crate::support::problem::slug;
 use crate::support::server::Server;
 use crate::support::sse::Stream;
-use crate::support::until;
+use crate::support::{Stop, until};
 
 /// Publishes with four hands until `body` is done; ids of what was acknowledged.
 fn under_load(client: &Client, body: impl FnOnce()) -> Vec<String> {
@@ -35,9 +35,9 @@ fn under_load(client: &Client, body: impl FnOnce()) -> Vec<String> {
                 }
             });
         }
+        let _stop = Stop(&stop);
         until("load", Duration::from_secs(20), || (acknowledged.lock().unwrap().len() > 200).then_some(()));
         body();
-        stop.store(true, Ordering::Relaxed);
     });
     acknowledged.into_inner().unwrap()
 }

@@ -287,7 +287,7 @@ fn a_client_that_resumes_misses_nothing_and_sees_nothing_twice_over_five_restart
     let (enough, stop) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let whole = scope.spawn(|| follow(&client, "/events/stream?from=earliest", &enough));
-        let publisher = scope.spawn(|| {
+        let hand = scope.spawn(|| {
             let mut number = 0_u64;
             while !stop.load(Ordering::Relaxed) {
                 number += 1;
@@ -317,7 +317,7 @@ fn a_client_that_resumes_misses_nothing_and_sees_nothing_twice_over_five_restart
             server.start();
         }
         stop.store(true, Ordering::Relaxed);
-        let published = publisher.join().unwrap();
+        let published = hand.join().unwrap();
         // One more wakes a reader that has seen all there is.
         enough.store(published, Ordering::Relaxed);
         client.publish(r#"{"eventType":"a.b","data":"last"}"#);

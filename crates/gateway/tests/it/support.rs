@@ -7,12 +7,22 @@ pub(crate) mod receiver;
 pub(crate) mod server;
 pub(crate) mod sse;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A clock for measuring spans.
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
 pub(crate) fn instant() -> Instant {
     Instant::now()
+}
+
+/// Sets a flag when it goes, also by a failed assertion: threads that look at the flag do not outlive the test.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Asks until `probe` gives something, at most for `within`.

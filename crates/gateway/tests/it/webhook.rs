@@ -12,7 +12,7 @@ use crate::support::receiver::{Post, Receiver};
 use crate::support::server::Server;
 use crate::support::until;
 
-fn create(client: &Client, settings: Value) -> (String, String) {
+fn create(client: &Client, settings: &Value) -> (String, String) {
     let made = client.post("/webhooks", settings.to_string()).expect(201).json();
     (made["id"].as_str().unwrap().to_owned(), made["secret"].as_str().unwrap().to_owned())
 }
@@ -37,7 +37,7 @@ fn now_seconds() -> u64 {
 fn the_first_delivery_is_signed_and_says_what_it_is() {
     let server = Server::dev();
     let (client, receiver) = (server.client(), Receiver::start());
-    let (id, secret) = create(&client, json!({ "url": receiver.url(), "eventTypes": ["order.*"] }));
+    let (id, secret) = create(&client, &json!({ "url": receiver.url(), "eventTypes": ["order.*"] }));
     assert!(id.starts_with("wh_") && secret.starts_with("whsec_"));
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     client.publish(r#"{"eventType":"cart.closed","data":1}"#);
@@ -76,7 +76,7 @@ fn a_failed_delivery_is_tried_again_by_its_schedule_with_the_same_bytes() {
     let client = server.client();
     let receiver = Receiver::answering(|_, before| [503, 302, 200][before.min(2)]);
     let schedule = json!({ "schedule": ["100ms", "200ms", "100ms"] });
-    let (id, secret) = create(&client, json!({ "url": receiver.url(), "retry": schedule }));
+    let (id, secret) = create(&client, &json!({ "url": receiver.url(), "retry": schedule }));
     client.publish(r#"{"eventId":"e1","eventType":"a.b","data":[1.0]}"#);
     let told = delivery(&client, "e1", &id, "delivered");
     let posts = receiver.posts();
@@ -99,9 +99,9 @@ fn a_delivery_that_fails_to_the_end_is_given_up_with_a_reason_and_others_go_on()
     let server = Server::dev();
     let client = server.client();
     let receiver = Receiver::answering(|post, _| if post.json()["data"] == "poison" { 500 } else { 200 });
-    let (id, _) = create(&client, json!({ "url": receiver.url(), "retry": { "schedule": ["100ms"] } }));
+    let (id, _) = create(&client, &json!({ "url": receiver.url(), "retry": { "schedule": ["100ms"] } }));
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (nobody, _) = create(&client, json!({ "url": format!("http://{gone}/"), "retry": { "schedule": ["100ms"] } }));
+    let (nobody, _) = create(&client, &json!({ "url": format!("http://{gone}/"), "retry": { "schedule": ["100ms"] } }));
     for (event, aggregate, data) in [("e1", "x", "poison"), ("e2", "x", "good"), ("e3", "y", "good")] {
         client.publish(&format!(
             r#"{{"eventId":"{event}","eventType":"a.b","aggregateId":"{aggregate}","data":"{data}"}}"#
@@ -129,8 +129,8 @@ fn a_slow_endpoint_is_a_timeout_and_slows_nobody_else() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let receiver = Receiver::start();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    let (slow, _) = create(&client, json!({ "url": url, "timeout": "300ms", "retry": { "schedule": ["100ms"] } }));
-    let (fast, _) = create(&client, json!({ "url": receiver.url() }));
+    let (slow, _) = create(&client, &json!({ "url": url, "timeout": "300ms", "retry": { "schedule": ["100ms"] } }));
+    let (fast, _) = create(&client, &json!({ "url": receiver.url() }));
     client.publish(r#"{"eventId":"e1","eventType":"a.b","data":1}"#);
     delivery(&client, "e1", &fast, "delivered");
     assert_eq!(delivery(&client, "e1", &slow, "dead")["reason"], "timeout");
@@ -143,7 +143,7 @@ fn events_of_an_aggregate_arrive_in_their_order_whatever_fails() {
     // Every third post fails once.
     let receiver = Receiver::answering(|_, before| if before % 3 == 2 { 500 } else { 200 });
     let schedule = vec!["100ms"; 20];
-    create(&client, json!({ "url": receiver.url(), "retry": { "schedule": schedule } }));
+    create(&client, &json!({ "url": receiver.url(), "retry": { "schedule": schedule } }));
     let events: Vec<_> = (0..90)
         .map(|number| json!({ "eventType": "a.b", "aggregateId": format!("g{}", number % 15), "data": number }))
         .collect();
@@ -167,7 +167,7 @@ fn a_crash_loses_no_delivery_and_keeps_the_order() {
         std::thread::sleep(Duration::from_millis(2));
         200
     });
-    let (id, secret) = create(&client, json!({ "url": receiver.url(), "retry": { "schedule": vec!["100ms"; 10] } }));
+    let (id, secret) = create(&client, &json!({ "url": receiver.url(), "retry": { "schedule": vec!["100ms"; 10] } }));
     for round in 0..3 {
         let events: Vec<_> = (0..100)
             .map(|number| json!({ "eventId": format!("r{round}n{number}"), "eventType": "a.b", "aggregateId": format!("g{}", number % 5), "data": 1 }))
@@ -210,7 +210,7 @@ fn a_retry_that_is_due_after_a_restart_counts_on_from_where_it_was() {
         move |_, _| if up.load(Ordering::Relaxed) { 200 } else { 503 }
     });
     let schedule = json!({ "schedule": ["100ms", "1s", "1s"] });
-    let (id, _) = create(&client, json!({ "url": receiver.url(), "retry": schedule }));
+    let (id, _) = create(&client, &json!({ "url": receiver.url(), "retry": schedule }));
     client.publish(r#"{"eventId":"e1","eventType":"a.b","data":1}"#);
     receiver.wait(2);
     until("two attempts", Duration::from_secs(5), || {
@@ -233,7 +233,7 @@ fn each_form_carries_the_same_event() {
     for format in ["envelope", "cloudevents", "cloudevents-binary"] {
         let (_, secret) = create(
             &client,
-            json!({ "url": receiver.url(), "format": format, "eventTypes": [format!("a.{}", format.replace('-', "_"))] }),
+            &json!({ "url": receiver.url(), "format": format, "eventTypes": [format!("a.{}", format.replace('-', "_"))] }),
         );
         let before = receiver.posts().len();
         client.publish(&format!(
@@ -285,7 +285,7 @@ fn a_webhook_begins_where_it_was_told_and_ends_when_it_is_deleted() {
         let live = format!("live.n{number}");
         let types = json!(["a.b", live]);
         let settings = json!({ "url": receiver.url(), "startFrom": start, "eventTypes": types });
-        let (id, _) = create(&client, settings.clone());
+        let (id, _) = create(&client, &settings);
         let mark = client.publish(&json!({ "eventType": live, "data": 1 }).to_string());
         delivery(&client, mark["eventId"].as_str().unwrap(), &id, "delivered");
         let posts = receiver.wait(count + 1);
@@ -294,7 +294,7 @@ fn a_webhook_begins_where_it_was_told_and_ends_when_it_is_deleted() {
         client.get(&format!("/webhooks/{id}")).expect(404);
         client.delete(&format!("/webhooks/{id}")).expect(404);
         // A second webhook to the same place tells when the first would have been.
-        let (other, _) = create(&client, json!({ "url": receiver.url(), "eventTypes": types }));
+        let (other, _) = create(&client, &json!({ "url": receiver.url(), "eventTypes": types }));
         let late = client.publish(&json!({ "eventType": live, "data": 2 }).to_string());
         delivery(&client, late["eventId"].as_str().unwrap(), &other, "delivered");
         assert_eq!(receiver.posts().len(), count + 2, "{start}");

@@ -29,7 +29,7 @@ CREATE TABLE era (
 
 -- Derived from the events through the mark `indexed_through`; the rest is replayed at start.
 CREATE TABLE posting (
-  generation INTEGER NOT NULL,       -- offset >> 20: random keys dirty only the newest generation's pages
+  generation INTEGER NOT NULL,       -- offset >> 17: random keys dirty only the newest generation's pages
   scope      INTEGER NOT NULL,
   key        INTEGER NOT NULL,
   tag        INTEGER NOT NULL,       -- for aggregates 64 more bits of the key, else 0

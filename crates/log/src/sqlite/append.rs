@@ -93,7 +93,7 @@ impl Writer {
 
     /// Writes the group's events that are not in the table yet.
     pub(crate) fn insert(&self, group: &mut Group) -> rusqlite::Result<()> {
-        let fresh = group.to_insert();
+        let fresh = group.unwritten();
         if fresh.is_empty() {
             return Ok(());
         }

@@ -16,6 +16,8 @@ use crate::event::{Data, Tenant};
 use crate::index::GENERATION_BITS;
 use crate::store::{Document, Expect, Kind, Owner, Refusal, Settle, Waiting, Write, Written};
 
+/// What a write beside an append puts into the WAL, about: the pages of its table and of their indexes.
+const WRITE_BYTES: usize = 4 * 4096;
 /// Events that one trim removes, and rows of the index for each kind of posting: about 5 ms.
 const TRIM_ROWS: u64 = 512;
 const TRIM_POSTINGS: i64 = 1_024;
@@ -24,6 +26,9 @@ const ERA_BITS: u32 = 30;
 
 impl Writer {
     pub(crate) fn write(&mut self, group: &mut Group, now: Timestamp, write: Write) -> Result<Written, Stop> {
+        if !matches!(write, Write::Append(_)) {
+            self.wrote(WRITE_BYTES);
+        }
         match write {
             Write::Tenant(name) => self.add_tenant(group, name),
             Write::Append(append) => self.append(group, now, append),

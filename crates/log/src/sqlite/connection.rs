@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
@@ -18,6 +19,8 @@ pub(crate) const LAYOUT: i32 = 1;
 /// SQLite before 3.51.3 can damage a WAL under load.
 const SQLITE_MIN: i32 = 3_051_003;
 
+/// How long a statement waits for another process, `sqlite3` say, to let go.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const PAGE_BYTES: u32 = 4096;
 const WRITER_CACHE_KIB: i32 = 16 * 1024;
 const READER_CACHE_KIB: i32 = 2 * 1024;
@@ -125,7 +128,7 @@ pub(crate) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Conne
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // Pages that give rows away must not keep copies that an erasure would not find.
     connection.pragma_update(None, "secure_delete", "FAST")?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     if layout < LAYOUT {
         let transaction = connection.transaction()?;
         transaction.execute_batch(LAYOUT_1)?;
@@ -145,7 +148,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     keep_plans(&connection)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     if application_id(&connection, path)? != APPLICATION_ID {
         return Err(OpenError::Foreign(path.display().to_string()));
     }

@@ -148,7 +148,7 @@ impl Group {
     }
 
     /// What is not in the table yet; it counts as written from here on.
-    pub(crate) fn to_insert(&mut self) -> &[Fresh] {
+    pub(crate) fn unwritten(&mut self) -> &[Fresh] {
         let from = std::mem::replace(&mut self.inserted, self.fresh.len());
         &self.fresh[from..]
     }

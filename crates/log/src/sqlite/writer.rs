@@ -8,7 +8,7 @@ use tidings_core::posting::Posting;
 use tidings_core::time::Timestamp;
 
 use super::Shared;
-use super::connection::{classify, close_without_checkpoint};
+use super::connection::{BUSY_TIMEOUT, classify, close_without_checkpoint};
 use super::flush::{Flush, HeadCache};
 use super::group::Group;
 use super::queue::{Task, Unit, Work};
@@ -41,6 +41,8 @@ pub(crate) struct Writer {
     commits: u32,
     pub(crate) disk_full: bool,
     failing: bool,
+    /// Something was erased, and the WAL may still hold it.
+    erased: bool,
 }
 
 /// A writer that panics leaves nobody waiting.
@@ -93,6 +95,7 @@ impl Writer {
             commits: 0,
             disk_full: false,
             failing: false,
+            erased: false,
         }
     }
 
@@ -247,6 +250,7 @@ impl Writer {
         }
         let events: Vec<_> = group.fresh.iter().map(|fresh| Arc::clone(&fresh.event)).collect();
         self.shared.tail.publish(&events);
+        self.erased |= !group.erased.is_empty();
         for event in &group.erased {
             self.shared.tail.replace(Arc::clone(event));
         }
@@ -264,11 +268,34 @@ impl Writer {
             self.look_at_disk();
         }
         self.flush_pace();
+        if self.erased {
+            return self.empty_wal();
+        }
         if self.unchecked_bytes >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// Takes what was erased out of the WAL too. A reader in the middle of it puts that off to the next commit.
+    fn empty_wal(&mut self) -> Result<(), Unavailable> {
+        self.unchecked_bytes = 0;
+        let truncate = || -> rusqlite::Result<bool> {
+            self.connection.busy_timeout(Duration::ZERO)?;
+            let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            self.connection.busy_timeout(BUSY_TIMEOUT)?;
+            Ok(busy)
+        };
+        match truncate().map_err(|error| classify(&error)) {
+            Ok(busy) => self.erased = busy,
+            Err(fatal @ Unavailable::Fenced(_)) => return Err(fatal),
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     fn idle(&mut self) -> Result<(), Unavailable> {
         self.look_at_disk();
+        if self.erased {
+            self.empty_wal()?;
+        }
         self.flush_begin(1);
         self.flush_receive();
         if self.flush_pending() { self.commit(Vec::new()) } else { Ok(()) }
