@@ -14,7 +14,7 @@ use crate::support::http::{Answer, Client};
 use crate::support::problem::{problem, slug};
 use crate::support::server::Server;
 use crate::support::sse::Stream;
-use crate::support::{instant, until};
+use crate::support::{Stop, instant, until};
 
 /// The routes of the document that the server itself shows: method, path, scope.
 fn routes(client: &Client) -> Vec<(String, String, Option<String>)> {
@@ -215,6 +215,7 @@ fn an_open_stream_ends_with_its_key_however_busy_it_is() {
     operator.tenant("quiet").delete(&format!("/keys/{}", idle.id)).expect(200);
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             let operator = operator.tenant("acme");
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -229,7 +230,6 @@ fn an_open_stream_ends_with_its_key_however_busy_it_is() {
             let last = blocks.last().unwrap();
             assert_eq!(last.json(), json!({ "closing": "revoked" }));
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
 

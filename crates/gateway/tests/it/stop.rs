@@ -53,7 +53,12 @@ fn what_was_acknowledged_before_a_stop_under_load_is_there_after_it() {
     let mut server = Server::guarded();
     let client = server.operator();
     let idle = client.connect().unwrap();
-    let mut stream = Stream::open(&client, "/events/stream");
+    // It is read all the time: a reader that stalls is waited for longer.
+    let stream = Stream::open(&client, "/events/stream");
+    let stream = std::thread::spawn(move || {
+        let mut stream = stream;
+        stream.rest().1
+    });
     let acknowledged = under_load(&client, || {
         server.signal(Signal::TERM);
         let (status, took) = server.ended(Duration::from_secs(25));
@@ -61,7 +66,7 @@ fn what_was_acknowledged_before_a_stop_under_load_is_there_after_it() {
         // Balancers get three seconds to notice; then it goes at once, although a connection is idle.
         assert!((3..6).contains(&took.as_secs()), "{took:?}");
     });
-    let last = stream.rest().1.pop().unwrap();
+    let last = stream.join().unwrap().pop().unwrap();
     assert_eq!(last.json(), json!({ "closing": "drain" }));
     assert!(last.retry.is_none() || last.retry > Some(0));
     drop(idle);
@@ -129,6 +134,22 @@ fn a_second_interrupt_ends_it_at_once() {
         server.start();
         client.get("/events/e1").expect(200);
     }
+}
+
+#[test]
+fn a_stream_that_is_not_read_does_not_hold_the_server() {
+    let mut server = Server::dev();
+    let client = server.client();
+    let stalled = Stream::open(&client, "/events/stream");
+    let event = json!({ "eventType": "a.b", "data": "x".repeat(100_000) }).to_string();
+    let batch = format!("[{}]", vec![event; 50].join(","));
+    for _ in 0..4 {
+        client.post("/events", &batch).expect(201);
+    }
+    server.signal(Signal::TERM);
+    let (status, took) = server.ended(Duration::from_secs(25));
+    assert!(status.success() && took < Duration::from_secs(25), "{status} {took:?}");
+    drop(stalled);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::http::Client;
 use crate::support::server::Server;
 use crate::support::sse::{Block, Stream};
-use crate::support::{instant, until};
+use crate::support::{Stop, instant, until};
 
 fn publish(client: &Client, event_type: &str, number: usize) {
     client.publish(&format!(r#"{{"eventId":"e{number}","eventType":"{event_type}","data":{number}}}"#));
@@ -286,6 +286,7 @@ fn a_client_that_resumes_misses_nothing_and_sees_nothing_twice_over_five_restart
     let client = server.client();
     let (enough, stop) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
         let whole = scope.spawn(|| follow(&client, "/events/stream?from=earliest", &enough));
         let hand = scope.spawn(|| {
             let mut number = 0_u64;
@@ -316,7 +317,7 @@ fn a_client_that_resumes_misses_nothing_and_sees_nothing_twice_over_five_restart
             }
             server.start();
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let published = hand.join().unwrap();
         // One more wakes a reader that has seen all there is.
         enough.store(published, Ordering::Relaxed);

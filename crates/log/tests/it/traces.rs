@@ -56,3 +56,22 @@ async fn a_page_that_was_split_keeps_no_copy() {
     drop(store);
     assert!(!is_in_files(folder.path()));
 }
+
+#[tokio::test]
+async fn an_erased_payload_leaves_the_files_of_a_running_log_too() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = add_tenant(&*store, "acme").await;
+    let secret = event(tenant, "secret", &format!("\"{SECRET}\""));
+    let id = secret.encoded.subject.id.clone();
+    append(&*store, tenant, vec![secret]).await;
+    assert!(is_in_files(folder.path()));
+    store.commit(NOW, vec![Write::Erase(tenant, id)]).await.unwrap();
+    // A reader in the middle of the WAL puts it off to the writer's next look, a quarter of a second later.
+    let gone = async {
+        while is_in_files(folder.path()) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.unwrap();
+}
