@@ -91,6 +91,17 @@ fn the_cursor_passes_a_failure_and_what_waits_behind_it_with_rows() {
 }
 
 #[test]
+fn a_success_costs_no_row_and_the_cursor_waits_for_the_answers_before_it() {
+    let mut lane = lane(16, &[Some(1), None, Some(1)]);
+    assert_eq!(sent(&mut lane, 0), [1, 2]);
+    lane.settle(Offset(2), DELIVERED, at(0), 0.0);
+    assert_eq!((commit(&mut lane), lane.cursor(), lane.unsettled()), (None, Offset(0), 3));
+    lane.settle(Offset(1), DELIVERED, at(0), 0.0);
+    let changes = Changes { cursor: Offset(2), waiting: vec![], cleared: vec![], dead: vec![] };
+    assert_eq!((commit(&mut lane), lane.unsettled()), (Some(changes), 1));
+}
+
+#[test]
 fn a_failure_is_committed_before_the_next_attempt() {
     let mut lane = lane(16, &[None]);
     assert_eq!(sent(&mut lane, 0), [1]);

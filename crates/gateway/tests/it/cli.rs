@@ -192,8 +192,9 @@ fn a_second_server_on_a_folder_is_told_which_folder_is_in_use() {
 #[test]
 fn a_development_server_says_loudly_what_it_is() {
     let server = Server::dev();
-    let banner =
-        until("the banner", Duration::from_secs(5), || Some(server.stderr()).filter(|text| text.contains("--json")));
+    let banner = until("the banner", Duration::from_secs(5), || {
+        Some(server.stderr()).filter(|text| text.contains("order.created"))
+    });
     assert!(banner.contains("DEVELOPMENT") && banner.contains(&server.address.to_string()), "{banner}");
     assert!(banner.contains(server.data().to_str().unwrap()), "{banner}");
 }

@@ -63,8 +63,8 @@ fn what_was_acknowledged_before_a_stop_under_load_is_there_after_it() {
         server.signal(Signal::TERM);
         let (status, took) = server.ended(Duration::from_secs(25));
         assert!(status.success(), "{status}");
-        // Balancers get three seconds to notice; then it goes at once, although a connection is idle.
-        assert!((3..6).contains(&took.as_secs()), "{took:?}");
+        // Balancers get three seconds to notice; an idle connection is not waited for, a slow reader for 12 more.
+        assert!((3..20).contains(&took.as_secs()), "{took:?}");
     });
     let last = stream.join().unwrap().pop().unwrap();
     assert_eq!(last.json(), json!({ "closing": "drain" }));

@@ -261,7 +261,9 @@ fn a_reader_that_sleeps_is_not_buffered_for() {
 fn follow(client: &Client, path: &str, enough: &AtomicU64) -> Vec<Block> {
     let mut seen: Vec<Block> = Vec::new();
     let mut last = String::new();
+    let begun = instant();
     loop {
+        assert!(begun.elapsed() < Duration::from_mins(1), "{} events came", seen.len());
         let headers = [("last-event-id", last.as_str())];
         let headers = if last.is_empty() { &[][..] } else { &headers[..] };
         let Ok(mut stream) = Stream::try_open(client, path, headers) else {

@@ -6,6 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{Answer, Client, Connection};
+use super::instant;
+
+/// Heartbeats come for ever: whoever waits for something else has an end too.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One block between blank lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,8 +92,10 @@ impl Stream {
     /// The next block that is an event of the log.
     #[track_caller]
     pub(crate) fn event(&mut self) -> Block {
+        let begun = instant();
         loop {
             let block = self.next();
+            assert!(begun.elapsed() < PATIENCE, "no event comes");
             if block.is_event() {
                 return block;
             }
@@ -99,8 +105,10 @@ impl Stream {
     /// The next `tidings.status`.
     #[track_caller]
     pub(crate) fn status(&mut self) -> Value {
+        let begun = instant();
         loop {
             let block = self.next();
+            assert!(begun.elapsed() < PATIENCE, "no status comes");
             if block.event.as_deref() == Some("tidings.status") {
                 return block.json();
             }
@@ -110,10 +118,11 @@ impl Stream {
 
     /// Reads to the end of the stream; how long that took, and what came.
     pub(crate) fn rest(&mut self) -> (Duration, Vec<Block>) {
-        let begun = super::instant();
+        let begun = instant();
         let mut blocks = Vec::new();
         while let Ok(block) = self.try_next() {
             blocks.push(block);
+            assert!(begun.elapsed() < PATIENCE, "the stream does not end");
         }
         (begun.elapsed(), blocks)
     }
