@@ -94,8 +94,6 @@ impl Queue {
         let mut state = self.state.lock();
         if state.tasks.is_empty() && !state.closed {
             self.filled.wait_for(&mut state, patience);
-            // Those who are about to ask share the commit: they run first if a core is short, and nobody waits if not.
-            MutexGuard::unlocked(&mut state, std::thread::yield_now);
         }
         if state.tasks.is_empty() {
             return if state.closed { Work::Closed } else { Work::Idle };
