@@ -11,7 +11,7 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-/// Events are made on one thread and freed on another, which costs glibc's allocator a fifth of an append.
+/// Events are made on one thread and freed on another, where glibc's allocator is slow.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
