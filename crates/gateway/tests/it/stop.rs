@@ -88,6 +88,20 @@ fn what_was_acknowledged_before_a_crash_under_load_is_there_after_it() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_an_idle_connection() {
+    let mut server = Server::guarded();
+    let client = server.operator();
+    let idle = client.connect().unwrap();
+    client.publish(r#"{"eventType":"a.b","data":1}"#);
+    server.signal(Signal::TERM);
+    let (status, took) = server.ended(Duration::from_secs(25));
+    assert!(status.success(), "{status}");
+    // Balancers get three seconds to notice; then it goes at once.
+    assert!((3..6).contains(&took.as_secs()), "{took:?}");
+    drop(idle);
+}
+
+#[test]
 fn a_server_that_stops_says_so_to_balancers_and_still_serves() {
     let mut server = Server::guarded();
     let client = server.operator();
