@@ -3,11 +3,12 @@
 //! - What happened: [`event`] (draft, encoded, header), [`id`], [`offset`], [`tenant`], [`time`].
 //! - How it is written: [`json`] is the gate every text passes, [`cloudevents`] the other wire form.
 //! - Where it is found again, and how that it was not changed is proved: [`posting`], [`chain`].
-//! - Who gets it: [`filter`].
+//! - Who gets it: [`filter`]; when and in which order, decided purely: [`lane`], [`circuit`], [`retry`], [`rate`].
 //! - What is refused, and why: [`problem`].
 //! - Trust: [`signature`] and [`secret`] for webhooks, [`seal`] for secrets at rest, [`key`] for API keys.
 
 pub mod chain;
+pub mod circuit;
 pub mod cloudevents;
 pub mod event;
 pub mod filter;
@@ -18,6 +19,7 @@ pub mod lane;
 pub mod offset;
 pub mod posting;
 pub mod problem;
+pub mod rate;
 pub mod retry;
 pub mod seal;
 pub mod secret;

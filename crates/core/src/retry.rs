@@ -46,6 +46,18 @@ impl Schedule {
         step.saturating_add(step / 10).max(RETRY_AFTER_MAX)
     }
 
+    /// The step after round `round`, from 1; the last one goes on for ever.
+    pub fn step(&self, round: u32) -> Duration {
+        let place = usize::try_from(round.saturating_sub(1)).unwrap_or(usize::MAX);
+        self.0.get(place).or(self.0.last()).copied().unwrap_or(Self::STEP_MIN)
+    }
+
+    /// That step and 0…10 % of it, as `jitter` goes from 0 to 1.
+    pub fn jittered(&self, round: u32, jitter: f64) -> Duration {
+        let step = self.step(round);
+        step.saturating_add(step.mul_f64(JITTER * jitter.clamp(0.0, 1.0)))
+    }
+
     /// When the next attempt is due after `attempts_made` of which the last failed at `failed_at`; `None`: exhausted.
     ///
     /// The delay is the step plus 0…10 % of it as `jitter` goes from 0 to 1, never less. `retry_after` only pushes
@@ -57,8 +69,10 @@ impl Schedule {
         jitter: f64,
         retry_after: Option<Duration>,
     ) -> Option<Timestamp> {
-        let step = *self.0.get(usize::try_from(attempts_made.saturating_sub(1)).ok()?)?;
-        let delay = step.saturating_add(step.mul_f64(JITTER * jitter.clamp(0.0, 1.0)));
+        if usize::try_from(attempts_made).ok()? > self.0.len() {
+            return None;
+        }
+        let delay = self.jittered(attempts_made, jitter);
         let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
         Some(failed_at.plus(delay.max(asked)))
     }

@@ -13,6 +13,10 @@
 //! 7. **What was answered can be read**: a commit is visible to every reader before its answer leaves.
 //! 8. **Nothing is committed after a failed sync.** The store is fenced; only a restart, which reads what the disk
 //!    really has, ends that.
+//! 9. **A subscription's cursor** is its own while it has a progress, else the one of its slot for its tenant, else that
+//!    it was started with. A sweep that takes progress away and moves the slot's cursor is one commit.
+//! 10. **A dead letter keeps its event**: retention copies what a dead letter or a row still needs; an erasure reaches
+//!     the copy too.
 //!
 //! [`crate::conformance`] runs them on every engine.
 
@@ -24,6 +28,7 @@ use std::time::Duration;
 use tidings_core::chain::Hash;
 use tidings_core::event::Encoded;
 use tidings_core::id::EventId;
+use tidings_core::lane::{Changes, Row};
 use tidings_core::offset::Offset;
 use tidings_core::posting::Posting;
 use tidings_core::tenant::TenantName;
@@ -62,6 +67,9 @@ pub trait Store: Send + Sync {
     /// A page of events.
     fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>>;
 
+    /// The event at an offset: also after retention took it, while a dead letter or a row of a subscription needs it.
+    fn event(&self, tenant: Tenant, offset: Offset) -> Pending<Result<Option<Arc<Event>>, Unavailable>>;
+
     /// The event called `id`.
     fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>>;
 
@@ -83,11 +91,35 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Pending<Result<Vec<Document>, Unavailable>>;
 
-    /// What is kept of a subscription's progress, or `None` if nothing is.
+    /// What a subscription has of its own, or `None` if its cursor is that of its slot (law 9).
     fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>>;
+
+    /// Up to `limit` names of subscriptions after `after` that have a progress of their own, in order.
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>>;
+
+    /// The cursors of all slots.
+    fn swept(&self) -> Pending<Result<Vec<Swept>, Unavailable>>;
 
     /// Up to `limit` recent attempts of deliveries of one event, oldest first.
     fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>>;
+
+    /// Up to `limit` attempts of a subscription made before the one with number `before`, newest first, each with its
+    /// number.
+    fn history(
+        &self,
+        subscription: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Pending<Result<Vec<(u64, Attempt)>, Unavailable>>;
+
+    /// One dead letter of a tenant.
+    fn dead_letter(&self, tenant: Tenant, id: &str) -> Pending<Result<Option<DeadLetter>, Unavailable>>;
+
+    /// Dead letters of a tenant, newest first.
+    fn dead_letters(&self, query: DeadQuery) -> Pending<Result<Vec<DeadLetter>, Unavailable>>;
+
+    /// How many open dead letters each subscription has, those that have none left out.
+    fn dead_counts(&self) -> Pending<Result<Vec<(Box<str>, u64)>, Unavailable>>;
 
     /// Resolves with the reason once the store is fenced (law 8). The process should end then.
     fn fenced(&self) -> Pending<String>;
@@ -111,7 +143,11 @@ pub enum Write {
     Remove(Kind, Owner, Box<str>),
     /// Moves a subscription's cursor and what stands beside it.
     Settle(Settle),
-    /// Forgets a subscription's progress.
+    /// Moves the cursor of a slot, which current subscriptions share.
+    Sweep(Sweep),
+    /// Says what became of open dead letters; those that are not open stay as they are.
+    Close(Tenant, Vec<Box<str>>, DeadState),
+    /// Forgets a subscription: its progress, its dead letters.
     Forget(Box<str>),
     /// Removes the oldest events through an offset, at the granularity of seals.
     Trim(Tenant, Offset),
@@ -276,6 +312,10 @@ pub enum Kind {
     Key,
     /// A webhook.
     Webhook,
+    /// How a subscription stands (`tidings_core::circuit::Standing`); its id is the subscription's.
+    Standing,
+    /// A replay under way.
+    Replay,
     /// Something of the installation itself.
     Setting,
 }
@@ -316,63 +356,147 @@ pub enum Expect {
 }
 
 /// A change of a subscription's progress. Rows for events that the cursor passes unsettled commit with it.
+///
+/// `changes.standing` and `changes.notices` are not the log's: whoever commits puts them into writes beside this one.
 #[derive(Clone, Debug, Default)]
 pub struct Settle {
     /// Whose.
     pub subscription: Box<str>,
     /// In which tenant.
     pub tenant: Tenant,
-    /// Everything through here is settled but for `waiting`.
-    pub cursor: Offset,
-    /// Deliveries that wait for another attempt, new or changed.
-    pub waiting: Vec<Waiting>,
-    /// Deliveries that wait no longer.
-    pub cleared: Vec<Offset>,
-    /// Deliveries given up.
-    pub dead: Vec<Waiting>,
+    /// Cursor, acks, rows.
+    pub changes: Changes,
+    /// What is kept of `changes.dead`, in its order: ids and types.
+    pub letters: Vec<Letter>,
     /// Attempts made since the last commit.
     pub attempts: Vec<Attempt>,
 }
 
-/// A delivery that is not settled although the cursor is past it.
+/// What a dead letter is called, and what its event is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Which event.
-    pub offset: Offset,
-    /// Attempts made, or begun.
-    pub attempts: u32,
-    /// When the next one is due.
-    pub due: Timestamp,
-    /// Why the last one failed.
-    pub reason: Box<str>,
+pub struct Letter {
+    /// Unique in the log; later ones are greater.
+    pub id: Box<str>,
+    /// The type of the event.
+    pub event_type: Box<str>,
 }
 
-/// What is kept of a subscription's progress.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A slot's cursor, and who follows it from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// In which tenant.
+    pub tenant: Tenant,
+    /// Which slot; a number that the dispatcher gives.
+    pub slot: u8,
+    /// Everything through here is settled for every subscription of the slot that has no progress of its own.
+    pub through: Offset,
+    /// Subscriptions that are settled through here: what they have of their own goes. Their dead letters stay.
+    pub current: Vec<Box<str>>,
+}
+
+/// The cursor of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// In which tenant.
+    pub tenant: Tenant,
+    /// Which slot.
+    pub slot: u8,
+    /// How far it is.
+    pub through: Offset,
+}
+
+/// What a subscription has of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Everything through here is settled but for `waiting`.
+    /// Everything through here is settled but for `rows`.
     pub cursor: Offset,
-    /// What waits for another attempt, by offset.
-    pub waiting: Vec<Waiting>,
-    /// How many deliveries were given up.
-    pub dead: u64,
+    /// What is settled above the cursor (see [`tidings_core::lane::Acks`]).
+    pub acked: Vec<u8>,
+    /// What waits, by offset.
+    pub rows: Vec<Row>,
+}
+
+/// A delivery given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// What it is called.
+    pub id: Box<str>,
+    /// Who did not get it.
+    pub subscription: Box<str>,
+    /// Whose event.
+    pub tenant: Tenant,
+    /// Which event.
+    pub offset: Offset,
+    /// Its type.
+    pub event_type: Box<str>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub reason: Box<str>,
+    /// When it was given up.
+    pub at: Timestamp,
+    /// What became of it.
+    pub state: DeadState,
+}
+
+/// What became of a dead letter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeadState {
+    /// Nothing yet.
+    #[default]
+    Open,
+    /// It was sent again; if that failed too, there is another one.
+    Replayed {
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody gave it up for good.
+    Discarded {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: Box<str>,
+    },
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug)]
+pub struct DeadQuery {
+    /// Whose.
+    pub tenant: Tenant,
+    /// Of one subscription.
+    pub subscription: Option<Box<str>>,
+    /// Of one type of events.
+    pub event_type: Option<Box<str>>,
+    /// Given up then or later.
+    pub since: Option<Timestamp>,
+    /// Only those that are open.
+    pub open: bool,
+    /// Those with smaller ids: the next page.
+    pub before: Option<Box<str>>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// One attempt of a delivery.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Whose.
     pub subscription: Box<str>,
     /// Which event.
     pub offset: Offset,
-    /// Counts from 1.
+    /// Counts from 1; from 1 again in a replay.
     pub number: u32,
     /// When it began.
     pub at: Timestamp,
     /// How long it took, in milliseconds.
-    pub latency_ms: u64,
+    pub latency_ms: u32,
     /// The status of the answer, if one came.
     pub status: Option<u16>,
     /// Why it failed; `None` for a success.
     pub reason: Option<Box<str>>,
+    /// The beginning of the answer, if it was a text.
+    pub answer: Option<Box<str>>,
+    /// Whether it belongs to a replay.
+    pub replay: bool,
 }

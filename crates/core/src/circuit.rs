@@ -1,0 +1,236 @@
+//! How a subscription stands: rounds of failures, the circuit, slow start, deactivation.
+//!
+//! # Rules
+//!
+//! - The first failed attempt since the last success is round 1. A failed attempt that *starts* at least `step(r)` after
+//!   the last counted one is round r + 1. So a thousand failures in a second are one round.
+//! - [`OPEN_AFTER`] failed attempts in a row open the circuit. Then nothing is sent but one probe, `step(r)` after the
+//!   last failure. A success closes it.
+//! - After a success that closed it, and at start, attempts in flight grow by one with each success ([slow start]).
+//!
+//! [slow start]: Circuit::allowance
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::retry::Schedule;
+use crate::time::Timestamp;
+
+/// So many failed attempts in a row open the circuit.
+pub const OPEN_AFTER: u32 = 5;
+/// Attempts in flight before anything is known of a subscriber.
+pub const ALLOWANCE_AT_START: usize = 4;
+
+/// How a subscription stands; kept with its progress, as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// Whether it is sent to.
+    pub status: Status,
+    /// How it fared lately.
+    #[serde(default)]
+    pub circuit: Circuit,
+}
+
+/// Whether a subscription is sent to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum Status {
+    /// It is.
+    #[default]
+    Active,
+    /// Somebody paused it.
+    Paused {
+        /// When.
+        since: Timestamp,
+    },
+    /// It failed too often, or said that it is gone.
+    Deactivated {
+        /// When.
+        since: Timestamp,
+        /// Why.
+        reason: Box<str>,
+    },
+}
+
+impl Status {
+    /// Its name in the API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused { .. } => "paused",
+            Self::Deactivated { .. } => "deactivated",
+        }
+    }
+}
+
+/// Failures in a row, and what follows from them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Circuit {
+    /// Failed attempts since the last success.
+    failures: u32,
+    round: u32,
+    /// When the attempt began that was counted as a round last.
+    counted: Timestamp,
+    /// When the next probe may be made; the circuit is open.
+    probe: Option<Timestamp>,
+    #[serde(skip, default = "allowance_at_start")]
+    allowance: usize,
+}
+
+fn allowance_at_start() -> usize {
+    ALLOWANCE_AT_START
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self {
+            failures: 0,
+            round: 0,
+            counted: Timestamp::from_millis(0),
+            probe: None,
+            allowance: ALLOWANCE_AT_START,
+        }
+    }
+}
+
+impl Circuit {
+    /// Failed attempts since the last success.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Rounds of failures since the last success.
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// When the next probe may be made, if the circuit is open.
+    pub fn probe(&self) -> Option<Timestamp> {
+        self.probe
+    }
+
+    /// Most attempts in flight that the subscriber has earned.
+    pub fn allowance(&self) -> usize {
+        self.allowance
+    }
+
+    /// Counts a failed attempt; answers the round if it is a new one. `jitter` is chance, from 0 to 1.
+    pub fn failed(&mut self, began: Timestamp, ended: Timestamp, schedule: &Schedule, jitter: f64) -> Option<u32> {
+        self.failures = self.failures.saturating_add(1);
+        self.allowance = (self.allowance / 2).max(1);
+        let new = self.round == 0 || began.since(self.counted) >= schedule.step(self.round);
+        if new {
+            self.round += 1;
+            self.counted = began;
+        }
+        if self.failures >= OPEN_AFTER {
+            let probe = ended.plus(schedule.jittered(self.round, jitter));
+            // Answers of attempts that began before it opened only push later.
+            self.probe = Some(self.probe.map_or(probe, |earlier| earlier.max(probe)));
+        }
+        new.then_some(self.round)
+    }
+
+    /// Counts a success; answers the rounds of failures that it ends, if it ends some.
+    pub fn succeeded(&mut self) -> Option<u32> {
+        if self.failures == 0 {
+            self.allowance = self.allowance.saturating_add(1);
+            return None;
+        }
+        let rounds = self.round;
+        let allowance = if self.probe.is_some() { 1 } else { self.allowance + 1 };
+        *self = Self { allowance, ..Self::default() };
+        Some(rounds)
+    }
+
+    /// A clock that was set back must not stretch a step: `latest` is now and the longest one.
+    #[must_use]
+    pub fn clamped(self, latest: Timestamp, longest: Duration) -> Self {
+        let now = Timestamp::from_millis(latest.as_millis() - i64::try_from(longest.as_millis()).unwrap_or(i64::MAX));
+        Self { probe: self.probe.map(|probe| probe.min(latest)), counted: self.counted.min(now), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_millis(minutes * MINUTE)
+    }
+
+    fn fail(circuit: &mut Circuit, minutes: i64) -> Option<u32> {
+        circuit.failed(at(minutes), at(minutes), &Schedule::default(), 0.0)
+    }
+
+    #[test]
+    fn failures_at_the_steps_of_the_schedule_are_a_round_each() {
+        let mut circuit = Circuit::default();
+        let rounds: Vec<_> = [0, 1, 6, 36, 156].into_iter().map(|minutes| fail(&mut circuit, minutes)).collect();
+        assert_eq!(rounds, [Some(1), Some(2), Some(3), Some(4), Some(5)]);
+    }
+
+    #[test]
+    fn a_thousand_failures_in_a_second_are_one_round() {
+        let mut circuit = Circuit::default();
+        assert_eq!(fail(&mut circuit, 0), Some(1));
+        assert!((0..1000).all(|_| fail(&mut circuit, 0).is_none()));
+        assert_eq!((circuit.round(), circuit.failures()), (1, 1001));
+    }
+
+    #[test]
+    fn the_fifth_failure_in_a_row_opens_the_circuit_until_a_success() {
+        let mut circuit = Circuit::default();
+        for _ in 0..4 {
+            fail(&mut circuit, 0);
+        }
+        assert_eq!(circuit.probe(), None);
+        fail(&mut circuit, 0);
+        assert_eq!(circuit.probe(), Some(at(1)));
+        fail(&mut circuit, 1);
+        assert_eq!(circuit.probe(), Some(at(6)));
+        assert_eq!(circuit.succeeded(), Some(2));
+        assert_eq!((circuit.probe(), circuit.failures(), circuit.round(), circuit.allowance()), (None, 0, 0, 1));
+    }
+
+    #[test]
+    fn a_probe_is_never_early_and_at_most_a_tenth_late() {
+        for jitter in [0.0, 0.5, 1.0] {
+            let mut circuit = Circuit::default();
+            for _ in 0..5 {
+                circuit.failed(at(0), at(0), &Schedule::default(), jitter);
+            }
+            let probe = circuit.probe().unwrap().as_millis();
+            assert!((MINUTE..=MINUTE + MINUTE / 10).contains(&probe), "{probe}");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_earns_attempts_one_by_one_and_loses_half_at_a_failure() {
+        let mut circuit = Circuit::default();
+        for _ in 0..12 {
+            circuit.succeeded();
+        }
+        assert_eq!(circuit.allowance(), 16);
+        fail(&mut circuit, 0);
+        assert_eq!(circuit.allowance(), 8);
+        circuit.succeeded();
+        assert_eq!(circuit.allowance(), 9);
+    }
+
+    #[test]
+    fn a_standing_survives_its_json() {
+        let mut standing = Standing::default();
+        fail(&mut standing.circuit, 3);
+        standing.status = Status::Deactivated { since: at(4), reason: "status 503".into() };
+        let text = serde_json::to_string(&standing).unwrap();
+        let read: Standing = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.status, standing.status);
+        assert_eq!((read.circuit.round(), read.circuit.failures()), (1, 1));
+    }
+}
