@@ -86,13 +86,7 @@ fn allowance_at_start() -> usize {
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self {
-            failures: 0,
-            round: 0,
-            counted: Timestamp::from_millis(0),
-            probe: None,
-            allowance: ALLOWANCE_AT_START,
-        }
+        Self { failures: 0, round: 0, counted: Timestamp::from_millis(0), probe: None, allowance: ALLOWANCE_AT_START }
     }
 }
 

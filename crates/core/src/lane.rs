@@ -4,6 +4,4 @@ mod acks;
 mod terms;
 
 pub use acks::{ACKS_SPAN, Acks};
-pub use terms::{
-    Answer, Changes, Dead, Follow, Notice, OnExhausted, Ordering, Outcome, Row, RowState, Send, Settings,
-};
+pub use terms::{Answer, Changes, Dead, Follow, Notice, OnExhausted, Ordering, Outcome, Row, RowState, Send, Settings};
