@@ -41,6 +41,9 @@ use crate::tail::Tail;
 /// An answer that is under way.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// Subscriptions, each with a number.
+pub type DeadCounts = Vec<(Box<str>, u64)>;
+
 /// How long a request key and its answer are kept, at least.
 pub const REQUEST_KEPT: Duration = Duration::from_hours(24);
 
@@ -119,7 +122,7 @@ pub trait Store: Send + Sync {
     fn dead_letters(&self, query: DeadQuery) -> Pending<Result<Vec<DeadLetter>, Unavailable>>;
 
     /// How many open dead letters each subscription has, those that have none left out.
-    fn dead_counts(&self) -> Pending<Result<Vec<(Box<str>, u64)>, Unavailable>>;
+    fn dead_counts(&self) -> Pending<Result<DeadCounts, Unavailable>>;
 
     /// Resolves with the reason once the store is fenced (law 8). The process should end then.
     fn fenced(&self) -> Pending<String>;
