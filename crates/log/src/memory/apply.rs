@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidings_core::chain::{self, GENESIS};
 use tidings_core::event::same_content;
 use tidings_core::id::EventId;
-use tidings_core::lane::RowState;
+use tidings_core::lane::{Dead, Row, RowState};
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
@@ -14,7 +14,7 @@ use super::state::{Answered, Log, Place, Sealed, State, document_key};
 use crate::event::{Event, Tenant};
 use crate::sqlite::SEAL_EVENTS_MAX;
 use crate::store::{
-    Append, Appended, CommitError, DeadLetter, DeadState, Document, Expect, Extent, Prepared, REQUEST_KEPT, Refusal,
+    Append, Appended, CommitError, DeadLetter, DeadState, Document, Expect, Extent, Letter, Prepared, REQUEST_KEPT, Refusal,
     Seal, Settle, Sweep, Unavailable, Write, Written,
 };
 
@@ -60,7 +60,7 @@ impl State {
                 self.documents.remove(&document_key(kind, owner, &id));
                 Ok(Written::Done)
             }
-            Write::Settle(settle) => Ok(self.settle(now, settle)),
+            Write::Settle(settle) => self.settle(now, settle),
             Write::Sweep(sweep) => Ok(self.sweep(sweep)),
             Write::Close(tenant, ids, state) => Ok(self.close(tenant, ids, &state)),
             Write::Forget(subscription) => Ok(self.forget(&subscription)),
@@ -180,26 +180,45 @@ impl State {
         Ok(Written::Put(revision))
     }
 
-    fn settle(&mut self, now: Timestamp, settle: Settle) -> Written {
+    fn settle(&mut self, now: Timestamp, settle: Settle) -> Result<Written, CommitError> {
         let Settle { subscription, tenant, changes, letters, attempts } = settle;
+        if changes.dead.len() != letters.len() {
+            return Err(Unavailable::Trouble("each dead delivery needs a letter".into()).into());
+        }
         self.progress.put(subscription.clone(), Place { tenant, cursor: changes.cursor, acked: changes.acked });
-        for offset in changes.cleared.iter().chain(changes.dead.iter().map(|dead| &dead.offset)) {
-            let parked = |row: &&tidings_core::lane::Row| row.offset == *offset && row.state == RowState::Parked;
-            if !changes.rows.iter().any(|row| parked(&row)) {
-                self.rows.remove(&(subscription.clone(), *offset));
-            }
+        let dead: Vec<Offset> = changes.dead.iter().map(|dead| dead.offset).collect();
+        for offset in changes.cleared.iter().chain(&dead) {
+            self.rows.remove(&(subscription.clone(), *offset));
         }
         for row in changes.rows {
-            self.rows.put((subscription.clone(), row.offset), row);
+            let gone = changes.cleared.contains(&row.offset);
+            if !gone && (row.state != RowState::Waiting || !dead.contains(&row.offset)) {
+                self.rows.put((subscription.clone(), row.offset), row);
+            }
         }
         for (dead, letter) in changes.dead.into_iter().zip(letters) {
-            if self.letters.get(&letter.id).is_some() {
-                // An answer that was lost is repeated.
-                continue;
-            }
+            self.give_up(now, &subscription, tenant, dead, letter);
+        }
+        for attempt in attempts {
+            let number = self.attempts.iter().next_back().map_or(1, |(number, _)| number + 1);
+            self.attempts.put(number, (tenant, attempt));
+        }
+        Ok(Written::Done)
+    }
+
+    /// Keeps a delivery given up. One that is open already is the same: it stays, and tells the newest attempt.
+    fn give_up(&mut self, now: Timestamp, subscription: &str, tenant: Tenant, dead: Dead, letter: Letter) {
+        let same = |kept: &DeadLetter| {
+            (&*kept.subscription, kept.offset) == (subscription, dead.offset) && kept.state == DeadState::Open
+        };
+        let open = self.letters.iter().map(|(_, kept)| kept).find(|kept| same(kept)).cloned();
+        if let Some(open) = open {
+            let told = DeadLetter { attempts: dead.attempts, reason: dead.reason, at: now, ..open };
+            self.letters.put(told.id.clone(), told);
+        } else if self.letters.get(&letter.id).is_none() {
             let kept = DeadLetter {
                 id: letter.id.clone(),
-                subscription: subscription.clone(),
+                subscription: subscription.into(),
                 tenant,
                 offset: dead.offset,
                 event_type: letter.event_type,
@@ -210,15 +229,15 @@ impl State {
             };
             self.letters.put(letter.id, kept);
         }
-        for attempt in attempts {
-            let number = self.attempts.iter().next_back().map_or(1, |(number, _)| number + 1);
-            self.attempts.put(number, (tenant, attempt));
-        }
-        Written::Done
     }
 
+    /// Moves a slot's cursor. One that would go back does nothing: who follows it then would skip what is between.
     fn sweep(&mut self, sweep: Sweep) -> Written {
-        self.swept.put((sweep.tenant, sweep.slot), sweep.through);
+        let slot = (sweep.tenant, sweep.slot);
+        if self.swept.get(&slot).is_some_and(|through| *through > sweep.through) {
+            return Written::Done;
+        }
+        self.swept.put(slot, sweep.through);
         for subscription in sweep.current {
             self.progress.remove(&subscription);
             self.rows.sweep(|(whose, _), _| *whose == subscription);
@@ -240,6 +259,7 @@ impl State {
         self.progress.remove(&subscription.into());
         self.rows.sweep(|(whose, _), _| &**whose == subscription);
         self.letters.sweep(|_, letter| &*letter.subscription == subscription);
+        self.attempts.sweep(|_, (_, attempt)| &*attempt.subscription == subscription);
         Written::Done
     }
 
@@ -274,11 +294,13 @@ impl State {
         Written::Trimmed(first)
     }
 
-    /// Whether a row or a dead letter needs an event.
+    /// Whether a row that is not settled or an open dead letter needs an event.
     fn is_needed(&self, tenant: Tenant, offset: Offset) -> bool {
-        let of_tenant = |name: &Box<str>| self.progress.get(name).is_some_and(|place| place.tenant == tenant);
-        self.rows.iter().any(|((name, at), _)| *at == offset && of_tenant(name))
-            || self.letters.iter().any(|(_, letter)| (letter.tenant, letter.offset) == (tenant, offset))
+        let waits = |row: &Row| row.state != RowState::Settled;
+        let open = |letter: &DeadLetter| letter.state == DeadState::Open;
+        let mut rows = self.rows.iter().filter(|((_, at), row)| *at == offset && waits(row));
+        rows.any(|((name, _), _)| self.progress.get(name).is_some_and(|place| place.tenant == tenant))
+            || self.letters.iter().any(|(_, kept)| open(kept) && (kept.tenant, kept.offset) == (tenant, offset))
     }
 
     fn drop_copies(&mut self) {

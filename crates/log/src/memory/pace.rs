@@ -75,7 +75,7 @@ pub(super) async fn write(engine: Arc<Engine>, mut units: mpsc::Receiver<Unit>, 
     let mut group = Vec::new();
     while units.recv_many(&mut group, QUEUE_MAX).await > 0 {
         let turn = pace(Work::Commit);
-        let taken: Vec<Unit> = group.drain(..).collect();
+        let taken: Vec<Unit> = std::mem::take(&mut group);
         let (work, askers): (Vec<_>, Vec<_>) =
             taken.into_iter().map(|unit| ((unit.now, unit.writes), unit.asker)).unzip();
         let outcomes = turn.pass(|| Ok(work.into_iter().map(|(now, writes)| engine.commit(now, writes)).collect()));

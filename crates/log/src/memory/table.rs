@@ -43,7 +43,9 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     pub(super) fn sweep(&mut self, gone: impl Fn(&K, &V) -> bool) {
         let keys: Vec<K> =
             self.rows.iter().filter(|(key, value)| gone(key, value)).map(|(key, _)| key.clone()).collect();
-        keys.iter().for_each(|key| self.remove(key));
+        for key in keys {
+            self.remove(&key);
+        }
     }
 
     /// The commit holds.
