@@ -114,6 +114,16 @@ impl World {
         }
     }
 
+    /// Whether an event is published to a tenant by somebody.
+    pub fn publishes(&self, tenant: usize, id: &str) -> bool {
+        self.acts.iter().any(|(_, act)| match act {
+            Act::Publish(to, events) => {
+                *to == tenant && events.iter().any(|event| event.id.as_ref().is_some_and(|other| other.as_str() == id))
+            }
+            _ => false,
+        })
+    }
+
     /// Has something happen.
     pub fn act(&mut self, ms: u64, act: Act) {
         self.acts.push((at(ms), act));
