@@ -37,7 +37,8 @@ impl Rate {
 
     /// Reads a rate; the error says what is accepted.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("a rate is 1 to {} attempts in a second, minute or hour: `50/s`, `600/m`", Self::ATTEMPTS_MAX);
+        let wrong =
+            || format!("a rate is 1 to {} attempts in a second, minute or hour: `50/s`, `600/m`", Self::ATTEMPTS_MAX);
         let (attempts, per) = text.split_once('/').ok_or_else(wrong)?;
         let per = match per {
             "s" => Per::Second,
@@ -105,7 +106,11 @@ impl Bucket {
         self.at = now;
         let missing = self.rate.cost_ms() - self.saved_ms;
         // Rounding must not make an attempt wait for a moment that has come.
-        if missing < 1e-6 { now } else { now.plus(Duration::from_secs_f64(missing / 1_000.0).max(Duration::from_millis(1))) }
+        if missing < 1e-6 {
+            now
+        } else {
+            now.plus(Duration::from_secs_f64(missing / 1_000.0).max(Duration::from_millis(1)))
+        }
     }
 
     /// Counts an attempt.
