@@ -8,7 +8,10 @@ mod chance;
 mod close;
 mod eras;
 mod erasure;
+mod history;
+mod letters;
 mod order;
+mod progress;
 mod reading;
 mod repeat;
 mod retention;
@@ -84,7 +87,16 @@ pub const LAWS: &[(&str, Law)] = &[
     ("retention_crosses_an_era", |engine| Box::pin(eras::retention_crosses_an_era(engine))),
     ("documents_count_their_revisions", |engine| Box::pin(state::documents_count_their_revisions(engine))),
     ("documents_are_listed_in_pages", |engine| Box::pin(state::documents_are_listed_in_pages(engine))),
-    ("progress_is_kept", |engine| Box::pin(state::progress_is_kept(engine))),
-    ("attempts_are_kept", |engine| Box::pin(state::attempts_are_kept(engine))),
+    ("progress_is_kept", |engine| Box::pin(progress::progress_is_kept(engine))),
+    ("a_sweep_takes_progress_away", |engine| Box::pin(progress::a_sweep_takes_progress_away(engine))),
+    ("who_is_behind_is_listed_in_pages", |engine| Box::pin(progress::who_is_behind_is_listed_in_pages(engine))),
+    ("a_subscription_is_forgotten_whole", |engine| Box::pin(progress::a_subscription_is_forgotten_whole(engine))),
+    ("attempts_are_kept", |engine| Box::pin(history::attempts_are_kept(engine))),
+    ("a_delivery_has_one_open_letter", |engine| Box::pin(letters::a_delivery_has_one_open_letter(engine))),
+    ("a_dead_delivery_has_a_row_only_for_what_follows", |engine| {
+        Box::pin(letters::a_dead_delivery_has_a_row_only_for_what_follows(engine))
+    }),
+    ("dead_letters_are_listed_newest_first", |engine| Box::pin(letters::dead_letters_are_listed_newest_first(engine))),
+    ("a_letter_is_closed_once", |engine| Box::pin(letters::a_letter_is_closed_once(engine))),
     ("closing_answers_what_is_queued", |engine| Box::pin(close::closing_answers_what_is_queued(engine))),
 ];

@@ -4,6 +4,7 @@
 //! engine passes unchanged. The hot end of the log is shared in memory by [`tail`].
 
 pub mod answers;
+mod attempts;
 pub mod conformance;
 pub mod event;
 mod index;

@@ -83,38 +83,81 @@ CREATE TABLE document (
   PRIMARY KEY (kind, owner, id)
 ) STRICT, WITHOUT ROWID;
 
--- How far subscriptions are.
+-- What subscriptions have of their own; those that have nothing here are as far as their slot (`swept`).
 CREATE TABLE progress (
   subscription TEXT PRIMARY KEY,
   tenant       INTEGER NOT NULL,
-  cursor       INTEGER NOT NULL
+  cursor       INTEGER NOT NULL,
+  acked        BLOB NOT NULL         -- bit n, the lowest of a byte first: cursor + 1 + n is settled
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE waiting (
+CREATE TABLE swept (
+  tenant  INTEGER NOT NULL,
+  slot    INTEGER NOT NULL,
+  through INTEGER NOT NULL,
+  PRIMARY KEY (tenant, slot)
+) STRICT, WITHOUT ROWID;
+
+-- Deliveries that are not settled although the cursor may be past them.
+CREATE TABLE pending_row (
   subscription TEXT NOT NULL,
   offset       INTEGER NOT NULL,
+  tenant       INTEGER NOT NULL,
   attempts     INTEGER NOT NULL,
   due_ms       INTEGER NOT NULL,
   reason       TEXT NOT NULL,
+  state        INTEGER NOT NULL,     -- 0 waiting, 1 parked, 2 settled
+  followers    INTEGER NOT NULL,     -- later events of its aggregate wait for it
+  replay       TEXT,
   PRIMARY KEY (subscription, offset)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX pending_row_by_event ON pending_row (tenant, offset) WHERE state < 2;
 
+-- `id` ascends with time.
 CREATE TABLE dead_letter (
-  number       INTEGER PRIMARY KEY,
-  subscription TEXT NOT NULL,
-  tenant       INTEGER NOT NULL,
-  offset       INTEGER NOT NULL,
-  attempts     INTEGER NOT NULL,
-  reason       TEXT NOT NULL,
-  at_ms        INTEGER NOT NULL
+  id            TEXT PRIMARY KEY,
+  subscription  TEXT NOT NULL,
+  tenant        INTEGER NOT NULL,
+  offset        INTEGER NOT NULL,
+  event_type    TEXT NOT NULL,
+  attempts      INTEGER NOT NULL,
+  reason        TEXT NOT NULL,
+  at_ms         INTEGER NOT NULL,
+  state         INTEGER NOT NULL,    -- 0 open, 1 replayed, 2 discarded
+  closed_ms     INTEGER,
+  closed_reason TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dead_letter_by_tenant ON dead_letter (tenant, id);
+CREATE INDEX dead_letter_by_subscription ON dead_letter (subscription, id);
+CREATE INDEX open_letter_by_tenant ON dead_letter (tenant, id) WHERE state = 0;
+CREATE INDEX open_letter_by_event ON dead_letter (tenant, offset) WHERE state = 0;
+CREATE UNIQUE INDEX open_letter_by_delivery ON dead_letter (subscription, offset) WHERE state = 0;
+
+-- Copies of events that retention took while an open dead letter or a row needed them.
+CREATE TABLE kept_event (
+  number      INTEGER PRIMARY KEY,
+  tenant      INTEGER NOT NULL,
+  offset      INTEGER NOT NULL,
+  id          TEXT NOT NULL,         -- so that an erasure finds it
+  recorded_ms INTEGER NOT NULL,
+  supplied    INTEGER NOT NULL,
+  checksum    INTEGER NOT NULL,
+  salt        BLOB NOT NULL,
+  header      BLOB NOT NULL,
+  data        BLOB
 ) STRICT;
-CREATE UNIQUE INDEX dead_letter_by_delivery ON dead_letter (subscription, offset);
+CREATE UNIQUE INDEX kept_event_by_offset ON kept_event (tenant, offset);
+CREATE INDEX kept_event_by_id ON kept_event (tenant, id);
 
 -- Attempts of deliveries, many in a row: one for each commit that settles some, and each 4,096 offsets it speaks of.
 CREATE TABLE attempt (
-  number   INTEGER PRIMARY KEY,
-  tenant   INTEGER NOT NULL,
-  span     INTEGER NOT NULL,         -- offset >> 12
-  attempts BLOB NOT NULL             -- JSON array
+  number       INTEGER PRIMARY KEY,
+  subscription TEXT NOT NULL,
+  tenant       INTEGER NOT NULL,
+  span         INTEGER NOT NULL,     -- offset >> 12
+  first        INTEGER NOT NULL,     -- the smallest offset it speaks of
+  last         INTEGER NOT NULL,     -- the largest one
+  attempts     BLOB NOT NULL         -- see src/attempts.rs
 ) STRICT;
-CREATE INDEX attempt_by_span ON attempt (tenant, span);
+CREATE INDEX attempt_by_event ON attempt (tenant, span, first, last);
+CREATE INDEX attempt_by_subscription ON attempt (subscription);

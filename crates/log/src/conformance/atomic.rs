@@ -1,27 +1,22 @@
 //! Laws of all or none.
 
+use tidings_core::lane::Changes;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
-use tidings_core::time::Timestamp;
 
 use super::Engine;
+use super::history::attempt;
+use super::letters::{dead, open};
+use super::progress::{row, settle, sweep};
 use super::stage::{Stage, about, appended, draft, expecting, offsets, refusal, with_id};
-use crate::store::{Document, Expect, Kind, Owner, Refusal, RequestKey, Settle, Waiting, Write, Written};
+use crate::store::{DeadState, Document, Expect, Kind, Owner, Progress, Refusal, RequestKey, Settle, Write, Written};
 
 fn setting(id: &str, body: &str) -> Document {
     Document { kind: Kind::Setting, owner: Owner::Operator, id: id.into(), revision: 0, body: body.into() }
 }
 
-fn settle(stage: &Stage<'_>, cursor: u64) -> Write {
-    let waiting =
-        Waiting { offset: Offset(1), attempts: 1, due: Timestamp::from_millis(5), reason: "status 503".into() };
-    Write::Settle(Settle {
-        subscription: "wh_1".into(),
-        tenant: stage.tenant,
-        cursor: Offset(cursor),
-        waiting: vec![waiting],
-        ..Settle::default()
-    })
+fn one_row() -> Changes {
+    Changes { cursor: Offset(1), rows: vec![row(1, 1)], ..Changes::default() }
 }
 
 pub(super) async fn a_batch_with_a_refused_event_leaves_none(engine: &dyn Engine) {
@@ -48,7 +43,7 @@ pub(super) async fn a_unit_is_kept_whole(engine: &dyn Engine) {
     let writes = vec![
         Write::Put(setting("a", "1"), Expect::New),
         stage.appending(vec![about("o1", draft("order.created"))]),
-        settle(&stage, 1),
+        Write::Settle(settle(&stage, "wh_1", one_row())),
         stage.appending(vec![expecting(1, about("o1", draft("order.paid")))]),
         Write::Put(setting("a", "2"), Expect::Revision(1)),
     ];
@@ -61,7 +56,7 @@ pub(super) async fn a_unit_is_kept_whole(engine: &dyn Engine) {
         assert_eq!(offsets(&stage.log().await), [1, 2]);
         let document = stage.store().get(Kind::Setting, Owner::Operator, "a").await.unwrap().unwrap();
         assert_eq!((document.revision, &document.body[..]), (2, &b"2"[..]));
-        assert_eq!(stage.store().progress("wh_1").await.unwrap().unwrap().waiting.len(), 1);
+        assert_eq!(stage.store().progress("wh_1").await.unwrap().unwrap().rows, [row(1, 1)]);
         stage.reopen();
     }
 }
@@ -70,6 +65,7 @@ pub(super) async fn a_refused_unit_leaves_nothing(engine: &dyn Engine) {
     let mut stage = Stage::set(engine).await;
     stage.one(Write::Put(setting("taken", "1"), Expect::New)).await;
     let first = stage.say(with_id("first", about("o1", draft("order.created")))).await;
+    stage.one(Write::Settle(dead(&stage, "wh_2", 1, "d1"))).await;
     let extent = stage.store().extent(stage.tenant);
     let request = Some(RequestKey { key: [1; 32], body: [1; 32] });
     for last in [
@@ -84,7 +80,11 @@ pub(super) async fn a_refused_unit_leaves_nothing(engine: &dyn Engine) {
             Write::Put(setting("taken", "2"), Expect::New),
             stage.appending_to(stage.tenant, vec![with_id("b", about("o1", draft("order.paid")))], request.clone()),
             Write::Erase(stage.tenant, first.id.clone()),
-            settle(&stage, 1),
+            Write::Settle(settle(&stage, "wh_1", one_row())),
+            Write::Settle(Settle { attempts: vec![attempt("wh_1", 1, 1)], ..dead(&stage, "wh_1", 1, "d2") }),
+            Write::Close(stage.tenant, vec!["d1".into()], DeadState::Replayed { at: stage.now }),
+            sweep(&stage, 3, 1, &["wh_2"]),
+            Write::Forget("wh_2".into()),
             Write::Era(stage.tenant),
             last,
         ];
@@ -97,6 +97,13 @@ pub(super) async fn a_refused_unit_leaves_nothing(engine: &dyn Engine) {
         assert!(stage.find(&first.id).await.unwrap().bytes().is_some());
         assert_eq!(stage.store().extent(stage.tenant), extent);
         assert_eq!(stage.store().progress("wh_1").await.unwrap(), None);
+        assert_eq!(
+            stage.store().progress("wh_2").await.unwrap(),
+            Some(Progress { cursor: Offset(1), ..Progress::default() })
+        );
+        assert_eq!(stage.store().swept().await.unwrap(), []);
+        assert_eq!(stage.store().history("wh_1", None, 9).await.unwrap(), []);
+        assert_eq!(open(&stage).await, ["d1"]);
         assert_eq!(stage.store().get(Kind::Setting, Owner::Operator, "a").await.unwrap(), None);
         let taken = stage.store().get(Kind::Setting, Owner::Operator, "taken").await.unwrap().unwrap();
         assert_eq!((taken.revision, &taken.body[..]), (1, &b"1"[..]));

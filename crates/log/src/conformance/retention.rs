@@ -9,7 +9,7 @@ use super::stage::{Stage, about, appended, draft, offsets, types, with_id};
 use crate::store::{Append, Appended, Write, Written};
 
 /// Trims until nothing more goes; the first offset that stays.
-async fn trim(stage: &Stage<'_>, through: u64) -> u64 {
+pub(super) async fn trim(stage: &Stage<'_>, through: u64) -> u64 {
     let mut first = Offset(0);
     loop {
         match stage.one(Write::Trim(stage.tenant, Offset(through))).await {

@@ -1,11 +1,8 @@
-//! Laws of what stands beside the log: documents and the progress of subscriptions.
-
-use tidings_core::offset::Offset;
-use tidings_core::time::Timestamp;
+//! Laws of documents.
 
 use super::Engine;
-use super::stage::{Stage, draft, refusal};
-use crate::store::{Attempt, Document, Expect, Kind, Owner, Progress, Refusal, Settle, Waiting, Write, Written};
+use super::stage::{Stage, refusal};
+use crate::store::{Document, Expect, Kind, Owner, Refusal, Write, Written};
 
 fn document(kind: Kind, owner: Owner, id: &str, body: &str) -> Document {
     Document { kind, owner, id: id.into(), revision: 0, body: body.into() }
@@ -77,78 +74,4 @@ pub(super) async fn documents_are_listed_in_pages(engine: &dyn Engine) {
             );
         }
     }
-}
-
-fn waiting(offset: u64, attempts: u32) -> Waiting {
-    let due = Timestamp::from_millis(1_000 + i64::from(attempts));
-    Waiting { offset: Offset(offset), attempts, due, reason: format!("status {attempts}").into() }
-}
-
-pub(super) async fn progress_is_kept(engine: &dyn Engine) {
-    let mut stage = Stage::set(engine).await;
-    stage.append(vec![draft("order.created"); 9]).await;
-    assert_eq!(stage.store().progress("wh_1").await.unwrap(), None);
-    let blank = Settle { subscription: "wh_1".into(), tenant: stage.tenant, ..Settle::default() };
-    let settles = [
-        Settle { cursor: Offset(4), waiting: vec![waiting(3, 1), waiting(2, 1)], ..blank.clone() },
-        Settle {
-            cursor: Offset(6),
-            waiting: vec![waiting(2, 2), waiting(5, 1)],
-            cleared: vec![Offset(3)],
-            ..blank.clone()
-        },
-        Settle { cursor: Offset(6), dead: vec![waiting(5, 6)], cleared: vec![Offset(9)], ..blank.clone() },
-        // The same again changes nothing: an answer that was lost is repeated.
-        Settle { cursor: Offset(6), dead: vec![waiting(5, 6)], ..blank },
-    ];
-    for settle in settles {
-        assert_eq!(stage.one(Write::Settle(settle)).await, Written::Done);
-    }
-    let other = Settle { subscription: "wh_2".into(), tenant: stage.tenant, cursor: Offset(1), ..Settle::default() };
-    stage.one(Write::Settle(other)).await;
-    for _ in 0..2 {
-        let kept = Progress { cursor: Offset(6), waiting: vec![waiting(2, 2)], dead: 1 };
-        assert_eq!(stage.store().progress("wh_1").await.unwrap(), Some(kept));
-        stage.reopen();
-    }
-    stage.one(Write::Forget("wh_1".into())).await;
-    assert_eq!(stage.store().progress("wh_1").await.unwrap(), None);
-    let kept = Progress { cursor: Offset(1), waiting: Vec::new(), dead: 0 };
-    assert_eq!(stage.store().progress("wh_2").await.unwrap(), Some(kept));
-}
-
-pub(super) async fn attempts_are_kept(engine: &dyn Engine) {
-    let mut stage = Stage::set(engine).await;
-    stage.append(vec![draft("order.created"); 3]).await;
-    let attempt = |offset: u64, number: u32| Attempt {
-        subscription: "wh_1".into(),
-        offset: Offset(offset),
-        number,
-        at: Timestamp::from_millis(i64::from(number)),
-        latency_ms: 12,
-        status: number.is_multiple_of(2).then_some(503),
-        reason: (number < 8).then(|| "status 503".into()),
-    };
-    for number in [1, 3, 5, 7] {
-        // Several commits, each with attempts of near and far events.
-        let attempts = vec![attempt(1, number), attempt(70_000, number), attempt(2, number), attempt(1, number + 1)];
-        let settle = Settle { subscription: "wh_1".into(), tenant: stage.tenant, attempts, ..Settle::default() };
-        stage.one(Write::Settle(settle)).await;
-    }
-    for _ in 0..2 {
-        for (offset, limit, numbers) in [
-            (1, 100, vec![1, 2, 3, 4, 5, 6, 7, 8]),
-            (1, 3, vec![6, 7, 8]),
-            (2, 100, vec![1, 3, 5, 7]),
-            (3, 100, vec![]),
-            (70_000, 2, vec![5, 7]),
-        ] {
-            let found = stage.store().attempts(stage.tenant, Offset(offset), limit).await.unwrap();
-            let expected: Vec<Attempt> = numbers.into_iter().map(|number| attempt(offset, number)).collect();
-            assert_eq!(found, expected, "the newest {limit} of {offset}");
-        }
-        stage.reopen();
-    }
-    let other = stage.add_tenant("other").await;
-    assert_eq!(stage.store().attempts(other, Offset(1), 10).await.unwrap(), []);
 }

@@ -146,7 +146,7 @@ impl Writer {
         Ok(None)
     }
 
-    fn event_at(&self, tenant: Tenant, offset: Offset) -> Result<Option<Arc<Event>>, Stop> {
+    pub(crate) fn event_at(&self, tenant: Tenant, offset: Offset) -> Result<Option<Arc<Event>>, Stop> {
         if let Some(event) = self.shared.tail.get(tenant, offset) {
             return Ok(Some(event));
         }

@@ -14,7 +14,7 @@ use super::reader;
 use super::writer::{Stop, Writer};
 use crate::event::{Data, Tenant};
 use crate::index::GENERATION_BITS;
-use crate::store::{Document, Expect, Kind, Owner, Refusal, Settle, Waiting, Write, Written};
+use crate::store::{Document, Expect, Kind, Owner, Refusal, Write, Written};
 
 /// What a write beside an append puts into the WAL, about: the pages of its table and of their indexes.
 const WRITE_BYTES: usize = 4 * 4096;
@@ -35,9 +35,16 @@ impl Writer {
             Write::Erase(tenant, id) => self.erase(group, tenant, &id),
             Write::Put(document, expect) => self.put(&document, expect),
             Write::Remove(kind, owner, id) => self.remove(kind, owner, &id),
-            Write::Settle(settle) => self.settle(now, &settle),
-            Write::Forget(subscription) => self.forget(&subscription),
-            Write::Trim(tenant, through) => self.trim(group, tenant, through),
+            Write::Settle(settle) => self.settle(group, now, &settle),
+            Write::Sweep(sweep) => self.sweep(group, &sweep),
+            Write::Close(tenant, ids, state) => self.close_letters(group, tenant, &ids, &state),
+            Write::Forget(subscription) => self.forget(group, &subscription),
+            Write::Trim(tenant, through) => {
+                self.trim_history(tenant)?;
+                let trimmed = self.trim(group, tenant, through);
+                self.kept_needed()?;
+                trimmed
+            }
             Write::Era(tenant) => self.begin_era(group, now, tenant),
         }
     }
@@ -57,8 +64,10 @@ impl Writer {
 
     fn erase(&mut self, group: &mut Group, tenant: Tenant, id: &EventId) -> Result<Written, Stop> {
         let posting = Posting::new(tenant.0, PostingKind::Id, id.as_str());
-        let Some(event) = self.earlier(group, tenant, &posting, id.as_str())? else {
-            return Err(Stop::Refused(Refusal::NoSuchEvent));
+        let event = self.earlier(group, tenant, &posting, id.as_str())?;
+        let copied = self.erase_kept(group, tenant, id)?;
+        let Some(event) = event else {
+            return copied.map(Written::Erased).ok_or(Stop::Refused(Refusal::NoSuchEvent));
         };
         let erased = event.erased();
         let Data::Erased { digest } = &erased.data else { return Ok(Written::Erased(event.offset)) };
@@ -118,78 +127,6 @@ impl Writer {
         Ok(Written::Done)
     }
 
-    fn settle(&mut self, now: Timestamp, settle: &Settle) -> Result<Written, Stop> {
-        let subscription = &*settle.subscription;
-        self.connection
-            .prepare_cached("INSERT OR REPLACE INTO progress (subscription, tenant, cursor) VALUES (?, ?, ?)")?
-            .execute(params![subscription, settle.tenant.0, settle.cursor.0.cast_signed()])?;
-        for waiting in &settle.waiting {
-            self.put_waiting(subscription, waiting)?;
-        }
-        for offset in settle.cleared.iter().chain(settle.dead.iter().map(|dead| &dead.offset)) {
-            self.connection
-                .prepare_cached("DELETE FROM waiting WHERE subscription = ? AND offset = ?")?
-                .execute(params![subscription, offset.0.cast_signed()])?;
-        }
-        for dead in &settle.dead {
-            self.put_dead(now, settle, dead)?;
-        }
-        self.put_attempts(settle)?;
-        self.wrote(64 * (settle.waiting.len() + settle.attempts.len()));
-        Ok(Written::Done)
-    }
-
-    fn put_waiting(&self, subscription: &str, waiting: &Waiting) -> rusqlite::Result<usize> {
-        let sql =
-            "INSERT OR REPLACE INTO waiting (subscription, offset, attempts, due_ms, reason) VALUES (?, ?, ?, ?, ?)";
-        self.connection.prepare_cached(sql)?.execute(params![
-            subscription,
-            waiting.offset.0.cast_signed(),
-            waiting.attempts,
-            waiting.due.as_millis(),
-            waiting.reason
-        ])
-    }
-
-    fn put_dead(&self, now: Timestamp, settle: &Settle, dead: &Waiting) -> rusqlite::Result<usize> {
-        let sql = "INSERT OR REPLACE INTO dead_letter (subscription, tenant, offset, attempts, reason, at_ms) \
-                   VALUES (?, ?, ?, ?, ?, ?)";
-        self.connection.prepare_cached(sql)?.execute(params![
-            &*settle.subscription,
-            settle.tenant.0,
-            dead.offset.0.cast_signed(),
-            dead.attempts,
-            dead.reason,
-            now.as_millis()
-        ])
-    }
-
-    fn put_attempts(&self, settle: &Settle) -> Result<(), Stop> {
-        let mut attempts: Vec<_> = settle.attempts.iter().collect();
-        attempts.sort_by_key(|attempt| reader::span(attempt.offset));
-        let sql = "INSERT INTO attempt (tenant, span, attempts) VALUES (?, ?, ?)";
-        for run in attempts.chunk_by(|a, b| reader::span(a.offset) == reader::span(b.offset)) {
-            let json = serde_json::to_vec(run).map_err(|error| Stop::Damaged(error.to_string()))?;
-            self.connection.prepare_cached(sql)?.execute(params![
-                settle.tenant.0,
-                reader::span(run[0].offset),
-                json
-            ])?;
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, subscription: &str) -> Result<Written, Stop> {
-        for sql in [
-            "DELETE FROM progress WHERE subscription = ?",
-            "DELETE FROM waiting WHERE subscription = ?",
-            "DELETE FROM dead_letter WHERE subscription = ?",
-        ] {
-            self.connection.prepare_cached(sql)?.execute([subscription])?;
-        }
-        Ok(Written::Done)
-    }
-
     /// Removes the oldest events through the end of a seal, a slice at a time. The last removed seal stays: the chain goes
     /// on from it. What is not indexed on disk yet stays too: the heads of its aggregates are known from nowhere else.
     fn trim(&mut self, group: &mut Group, tenant: Tenant, through: Offset) -> Result<Written, Stop> {
@@ -203,6 +140,7 @@ impl Writer {
             return Ok(Written::Trimmed(end.extent.first));
         }
         let until = boundary.min(end.extent.first.0 + TRIM_ROWS - 1);
+        self.keep_needed(tenant, until)?;
         let removed = self
             .connection
             .prepare_cached(

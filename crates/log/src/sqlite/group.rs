@@ -54,6 +54,8 @@ pub(crate) struct Group {
     pub(crate) eras: Vec<(Tenant, Offset, Offset)>,
     /// Tenants whose oldest events go, and the first that stays.
     pub(crate) trimmed: Vec<(Tenant, Offset)>,
+    /// Events that something needed until now: copies of them may go, if nothing else does.
+    pub(crate) released: Vec<(Tenant, Offset)>,
     ends: HashMap<Tenant, End>,
     heads: HashMap<Posting, u64>,
     /// Ids that producers gave: places in `fresh`.

@@ -5,11 +5,15 @@ mod apply;
 pub(crate) mod connection;
 mod flush;
 mod group;
+mod history;
+mod kept;
+mod letters;
 mod pool;
 mod queue;
 pub(crate) mod reader;
 mod seal;
 mod search;
+mod settle;
 mod shared;
 mod start;
 mod writer;
@@ -38,7 +42,8 @@ use crate::answers::Asker;
 use crate::event::{Event, Tenant};
 use crate::query::{Page, Query};
 use crate::store::{
-    Attempt, CommitError, Document, Extent, Kind, Owner, Pending, Progress, Seal, Store, Unavailable, Write, Written,
+    Attempt, CommitError, DeadCounts, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Pending, Progress, Seal,
+    Store, Swept, Unavailable, Write, Written,
 };
 use crate::tail::Tail;
 
@@ -173,6 +178,13 @@ impl Store for SqliteStore {
         self.ask(move |reader| reader.read(&query))
     }
 
+    fn event(&self, tenant: Tenant, offset: Offset) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
+        match self.shared.tail.get(tenant, offset) {
+            Some(event) => Box::pin(std::future::ready(Ok(Some(event)))),
+            None => self.ask(move |reader| reader.event_or_copy(tenant, offset)),
+        }
+    }
+
     fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
         let id = id.clone();
         self.ask(move |reader| reader.find(tenant, &id))
@@ -208,8 +220,40 @@ impl Store for SqliteStore {
         self.ask(move |reader| reader.progress(&subscription))
     }
 
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>> {
+        let after = after.to_owned();
+        self.ask(move |reader| reader.behind(&after, limit))
+    }
+
+    fn swept(&self) -> Pending<Result<Vec<Swept>, Unavailable>> {
+        self.ask(Reader::swept)
+    }
+
     fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>> {
         self.ask(move |reader| reader.attempts(tenant, offset, limit))
+    }
+
+    fn history(
+        &self,
+        subscription: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Pending<Result<Vec<(u64, Attempt)>, Unavailable>> {
+        let subscription = subscription.to_owned();
+        self.ask(move |reader| reader.history(&subscription, before, limit))
+    }
+
+    fn dead_letter(&self, tenant: Tenant, id: &str) -> Pending<Result<Option<DeadLetter>, Unavailable>> {
+        let id = id.to_owned();
+        self.ask(move |reader| reader.dead_letter(tenant, &id))
+    }
+
+    fn dead_letters(&self, query: DeadQuery) -> Pending<Result<Vec<DeadLetter>, Unavailable>> {
+        self.ask(move |reader| reader.dead_letters(&query))
+    }
+
+    fn dead_counts(&self) -> Pending<Result<DeadCounts, Unavailable>> {
+        self.ask(Reader::dead_counts)
     }
 
     fn fenced(&self) -> Pending<String> {

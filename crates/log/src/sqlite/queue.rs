@@ -15,6 +15,8 @@ const BYTES_MAX: usize = 64 << 20;
 const GROUP_BYTES_MAX: usize = 4 << 20;
 /// What a write weighs beside its events.
 const WRITE_BYTES: usize = 256;
+/// What an attempt weighs beside its answer.
+const ATTEMPT_BYTES: usize = 128;
 
 /// Writes that commit together or not at all.
 pub(crate) struct Unit {
@@ -126,7 +128,15 @@ fn weight(writes: &[Write]) -> usize {
         .map(|write| match write {
             Write::Append(append) => append.events.iter().map(|e| e.encoded.weight() + WRITE_BYTES).sum(),
             Write::Put(document, _) => document.body.len() + WRITE_BYTES,
-            Write::Settle(settle) => (settle.attempts.len() + settle.waiting.len() + 1) * WRITE_BYTES,
+            Write::Settle(settle) => {
+                let rows = settle.changes.rows.len() + settle.letters.len() + 1;
+                let answers = settle.attempts.iter().flat_map(|attempt| &attempt.answer);
+                rows * WRITE_BYTES
+                    + settle.attempts.len() * ATTEMPT_BYTES
+                    + answers.map(|text| text.len()).sum::<usize>()
+            }
+            Write::Sweep(sweep) => (sweep.current.len() + 1) * WRITE_BYTES,
+            Write::Close(_, ids, _) => ids.len() * WRITE_BYTES,
             _ => WRITE_BYTES,
         })
         .sum::<usize>()

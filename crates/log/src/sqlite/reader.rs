@@ -16,7 +16,7 @@ use super::{Shared, search};
 use crate::event::{Data, Event, Tenant, encode};
 use crate::index;
 use crate::query::{Order, Page, Query};
-use crate::store::{Appended, Attempt, Document, Kind, Owner, Progress, Unavailable, Waiting};
+use crate::store::{Appended, Document, Kind, Owner, Unavailable};
 
 /// The columns that [`event`] reads, in its order.
 pub(crate) const EVENT_COLUMNS: &str = "offset, recorded_ms, supplied, checksum, salt, header, data";
@@ -26,9 +26,9 @@ pub(crate) struct Reader {
     pub(crate) shared: Arc<Shared>,
 }
 
-type Read<T> = Result<T, Unavailable>;
+pub(crate) type Read<T> = Result<T, Unavailable>;
 
-fn unavailable(error: &rusqlite::Error) -> Unavailable {
+pub(crate) fn unavailable(error: &rusqlite::Error) -> Unavailable {
     if let Some(offset) = damaged(error) {
         return Unavailable::Damaged(offset);
     }
@@ -143,53 +143,6 @@ impl Reader {
         };
         list().map_err(|error| unavailable(&error))
     }
-
-    pub(crate) fn progress(&self, subscription: &str) -> Read<Option<Progress>> {
-        let read = || {
-            let cursor: Option<i64> = self
-                .connection
-                .prepare_cached("SELECT cursor FROM progress WHERE subscription = ?")?
-                .query_row([subscription], |row| row.get(0))
-                .optional()?;
-            let Some(cursor) = cursor else { return Ok(None) };
-            let sql = "SELECT offset, attempts, due_ms, reason FROM waiting WHERE subscription = ? ORDER BY offset";
-            let waiting = self
-                .connection
-                .prepare_cached(sql)?
-                .query_map([subscription], waiting)?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            let dead = self
-                .connection
-                .prepare_cached("SELECT count(*) FROM dead_letter WHERE subscription = ?")?
-                .query_row([subscription], |row| row.get::<_, i64>(0))?;
-            Ok(Some(Progress { cursor: Offset(cursor.cast_unsigned()), waiting, dead: dead.cast_unsigned() }))
-        };
-        read().map_err(|error| unavailable(&error))
-    }
-
-    pub(crate) fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Read<Vec<Attempt>> {
-        let sql = "SELECT attempts FROM attempt WHERE tenant = ? AND span = ? ORDER BY number DESC";
-        let read = || {
-            let mut found = Vec::new();
-            let mut select = self.connection.prepare_cached(sql)?;
-            let mut rows = select.query(params![tenant.0, span(offset)])?;
-            while found.len() < limit
-                && let Some(row) = rows.next()?
-            {
-                let attempts: Vec<Attempt> = serde_json::from_slice(row.get_ref(0)?.as_blob()?).unwrap_or_default();
-                found.extend(attempts.into_iter().rev().filter(|attempt| attempt.offset == offset));
-            }
-            found.truncate(limit);
-            found.reverse();
-            Ok(found)
-        };
-        read().map_err(|error| unavailable(&error))
-    }
-}
-
-/// Offsets whose attempts are kept together.
-pub(crate) fn span(offset: Offset) -> i64 {
-    (offset.0 >> 12).cast_signed()
 }
 
 fn select_events(filter: &str) -> String {
@@ -264,19 +217,12 @@ fn document(kind: Kind, row: &Row<'_>) -> rusqlite::Result<Document> {
     Ok(Document { kind, owner, id: row.get::<_, String>(1)?.into(), revision, body: row.get(3)? })
 }
 
-fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
-    Ok(Waiting {
-        offset: Offset(row.get::<_, i64>(0)?.cast_unsigned()),
-        attempts: row.get(1)?,
-        due: Timestamp::from_millis(row.get(2)?),
-        reason: row.get::<_, String>(3)?.into(),
-    })
-}
-
 pub(crate) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Key => "key",
         Kind::Webhook => "webhook",
+        Kind::Standing => "standing",
+        Kind::Replay => "replay",
         Kind::Setting => "setting",
     }
 }

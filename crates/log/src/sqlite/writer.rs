@@ -181,6 +181,9 @@ impl Writer {
             failed = self.insert(group).map_err(|error| classify(&error)).err();
         }
         if failed.is_none() {
+            failed = self.release(group).map_err(|error| classify(&error)).err();
+        }
+        if failed.is_none() {
             failed = self.flush_slice().map_err(|error| classify(&error)).err();
         }
         if failed.is_none() {

@@ -186,3 +186,38 @@ async fn attempts_are_kept() {
 async fn closing_answers_what_is_queued() {
     holds("closing_answers_what_is_queued").await;
 }
+
+#[tokio::test]
+async fn a_sweep_takes_progress_away() {
+    holds("a_sweep_takes_progress_away").await;
+}
+
+#[tokio::test]
+async fn who_is_behind_is_listed_in_pages() {
+    holds("who_is_behind_is_listed_in_pages").await;
+}
+
+#[tokio::test]
+async fn a_subscription_is_forgotten_whole() {
+    holds("a_subscription_is_forgotten_whole").await;
+}
+
+#[tokio::test]
+async fn a_delivery_has_one_open_letter() {
+    holds("a_delivery_has_one_open_letter").await;
+}
+
+#[tokio::test]
+async fn a_dead_delivery_has_a_row_only_for_what_follows() {
+    holds("a_dead_delivery_has_a_row_only_for_what_follows").await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_newest_first() {
+    holds("dead_letters_are_listed_newest_first").await;
+}
+
+#[tokio::test]
+async fn a_letter_is_closed_once() {
+    holds("a_letter_is_closed_once").await;
+}
