@@ -27,7 +27,7 @@ use foldhash::HashMap;
 use crate::offset::Offset;
 use crate::time::Timestamp;
 use item::{Item, Kept, Stage};
-pub use terms::{Changes, Ordering, Outcome, Row, Send, Settings};
+pub use terms::{Answer, Changes, Ordering, Outcome, Row, Send, Settings};
 
 /// Most events sent whose outcome is not committed (product §0.4).
 pub const UNSETTLED_MAX: usize = 256;
@@ -155,7 +155,7 @@ impl Lane {
         let Some(item) = self.items.get_mut(&offset).filter(|item| item.stage == Stage::Sending) else { return };
         self.in_flight -= 1;
         let (reason, due) = match outcome {
-            Outcome::Delivered { .. } => {
+            Outcome::Delivered(_) => {
                 item.stage = Stage::Delivered;
                 let key = item.key;
                 self.note_if_passed(offset);
@@ -166,6 +166,9 @@ impl Lane {
                 (reason, self.settings.schedule.due(item.attempts + 1, now, jitter, retry_after))
             }
             Outcome::Reject { reason, .. } => (reason, None),
+            Outcome::Gone { .. } => {
+                ("status 410".into(), self.settings.schedule.due(item.attempts + 1, now, jitter, None))
+            }
         };
         item.attempts += 1;
         item.reason = reason;

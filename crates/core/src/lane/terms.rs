@@ -34,16 +34,13 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The subscriber has it.
-    Delivered {
-        /// Of the answer, where the protocol has one.
-        status: Option<u16>,
-    },
+    Delivered(Answer),
     /// It does not, but may have it later.
     Retry {
         /// For a person: `timeout`, `status 503`.
         reason: Box<str>,
-        /// Of the answer, if one came.
-        status: Option<u16>,
+        /// What it said, if anything.
+        answer: Answer,
         /// How long the subscriber asks to be left alone.
         retry_after: Option<Duration>,
     },
@@ -51,9 +48,23 @@ pub enum Outcome {
     Reject {
         /// For a person.
         reason: Box<str>,
-        /// Of the answer, if one came.
-        status: Option<u16>,
+        /// What it said, if anything.
+        answer: Answer,
     },
+    /// The subscriber says that it is gone (410): it wants nothing more.
+    Gone {
+        /// What it said.
+        answer: Answer,
+    },
+}
+
+/// What a subscriber said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Of the answer, where the protocol has one.
+    pub status: Option<u16>,
+    /// How the answer begins, if it is text.
+    pub text: Option<Box<str>>,
 }
 
 /// A delivery that is not settled although the cursor is, or may come to be, past it.

@@ -21,10 +21,10 @@ fn at(ms: i64) -> Timestamp {
 }
 
 fn retry() -> Outcome {
-    Outcome::Retry { reason: "status 503".into(), status: Some(503), retry_after: None }
+    Outcome::Retry { reason: "status 503".into(), answer: Answer::default(), retry_after: None }
 }
 
-const DELIVERED: Outcome = Outcome::Delivered { status: Some(200) };
+const DELIVERED: Outcome = Outcome::Delivered(Answer { status: Some(200), text: None });
 
 /// A lane with the events 1 to n of the given aggregates.
 fn lane(max_concurrency: usize, keys: &[Option<u64>]) -> Lane {
@@ -125,7 +125,7 @@ fn the_exhausted_and_the_rejected_are_dead_and_their_aggregate_goes_on_once_that
         assert_eq!(dead.len(), usize::from(attempt > STEPS));
     }
     assert_eq!(sent(&mut lane, 1000), [2]);
-    lane.settle(Offset(2), Outcome::Reject { reason: "too large".into(), status: None }, at(1000), 0.0);
+    lane.settle(Offset(2), Outcome::Reject { reason: "too large".into(), answer: Answer::default() }, at(1000), 0.0);
     assert!(sent(&mut lane, 1000).is_empty());
     let dead = commit(&mut lane).unwrap().dead;
     assert_eq!((dead[0].attempts, &*dead[0].reason), (1, "too large"));
@@ -263,7 +263,7 @@ impl World {
         let outcome = match kind % 8 {
             0..4 => DELIVERED,
             4..7 => retry(),
-            _ => Outcome::Reject { reason: "no".into(), status: None },
+            _ => Outcome::Reject { reason: "no".into(), answer: Answer::default() },
         };
         if outcome == DELIVERED {
             self.delivered_since.insert(offset);
