@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::offset::Offset;
 use crate::retry::Schedule;
 use crate::time::Timestamp;
 
@@ -31,6 +32,33 @@ pub struct Standing {
     /// How it fared lately.
     #[serde(default)]
     pub circuit: Circuit,
+    /// Events that somebody had it jump over: first and last, oldest first.
+    #[serde(default)]
+    pub skipped: Vec<(Offset, Offset)>,
+}
+
+impl Standing {
+    /// Ranges kept; older ones are joined.
+    const SKIPPED_MAX: usize = 64;
+
+    /// Whether it is sent to.
+    pub fn is_active(&self) -> bool {
+        self.status == Status::Active
+    }
+
+    /// Notes that events were jumped over.
+    pub fn skip(&mut self, first: Offset, last: Offset) {
+        self.skipped.push((first, last));
+        if self.skipped.len() > Self::SKIPPED_MAX {
+            let (_, through) = self.skipped.remove(1);
+            self.skipped[0].1 = through.max(self.skipped[0].1);
+        }
+    }
+
+    /// Whether somebody had it jump over an event.
+    pub fn has_skipped(&self, offset: Offset) -> bool {
+        self.skipped.iter().any(|(first, last)| (*first..=*last).contains(&offset))
+    }
 }
 
 /// Whether a subscription is sent to.
@@ -111,8 +139,15 @@ impl Circuit {
         self.allowance
     }
 
-    /// Counts a failed attempt; answers the round if it is a new one. `jitter` is chance, from 0 to 1.
-    pub fn failed(&mut self, began: Timestamp, ended: Timestamp, schedule: &Schedule, jitter: f64) -> Option<u32> {
+    /// Counts a failed attempt; answers the round if it is a new one. The subscriber asks to be left alone for
+    /// `at_least`; `jitter` is chance, from 0 to 1.
+    pub fn failed(
+        &mut self,
+        (began, ended): (Timestamp, Timestamp),
+        schedule: &Schedule,
+        at_least: Duration,
+        jitter: f64,
+    ) -> Option<u32> {
         self.failures = self.failures.saturating_add(1);
         self.allowance = (self.allowance / 2).max(1);
         let new = self.round == 0 || began.since(self.counted) >= schedule.step(self.round);
@@ -121,7 +156,7 @@ impl Circuit {
             self.counted = began;
         }
         if self.failures >= OPEN_AFTER {
-            let probe = ended.plus(schedule.jittered(self.round, jitter));
+            let probe = ended.plus(schedule.jittered(self.round, jitter).max(at_least));
             // Answers of attempts that began before it opened only push later.
             self.probe = Some(self.probe.map_or(probe, |earlier| earlier.max(probe)));
         }
@@ -140,11 +175,11 @@ impl Circuit {
         Some(rounds)
     }
 
-    /// A clock that was set back must not stretch a step: `latest` is now and the longest one.
+    /// A clock that was set back must not stretch a step.
     #[must_use]
-    pub fn clamped(self, latest: Timestamp, longest: Duration) -> Self {
-        let now = Timestamp::from_millis(latest.as_millis() - i64::try_from(longest.as_millis()).unwrap_or(i64::MAX));
-        Self { probe: self.probe.map(|probe| probe.min(latest)), counted: self.counted.min(now), ..self }
+    pub fn clamped(self, now: Timestamp, longest: Duration) -> Self {
+        let probe = self.probe.map(|probe| probe.min(now.plus(longest)));
+        Self { probe, counted: self.counted.min(now), ..self }
     }
 }
 
@@ -159,7 +194,7 @@ mod tests {
     }
 
     fn fail(circuit: &mut Circuit, minutes: i64) -> Option<u32> {
-        circuit.failed(at(minutes), at(minutes), &Schedule::default(), 0.0)
+        circuit.failed((at(minutes), at(minutes)), &Schedule::default(), Duration::ZERO, 0.0)
     }
 
     #[test]
@@ -197,7 +232,7 @@ mod tests {
         for jitter in [0.0, 0.5, 1.0] {
             let mut circuit = Circuit::default();
             for _ in 0..5 {
-                circuit.failed(at(0), at(0), &Schedule::default(), jitter);
+                circuit.failed((at(0), at(0)), &Schedule::default(), Duration::ZERO, jitter);
             }
             let probe = circuit.probe().unwrap().as_millis();
             assert!((MINUTE..=MINUTE + MINUTE / 10).contains(&probe), "{probe}");

@@ -1,7 +1,322 @@
-//! The deliveries of one subscription, decided purely.
+//! The deliveries of one subscription, decided purely: what is sent next, what an outcome means, what is committed.
+//!
+//! The shell reads the log and [offers](Lane::offer) what matches, sends what [`Lane::next`] says, tells the outcome to
+//! [`Lane::settle`], reads again what [`Lane::follow`] asks for, and commits [`Lane::take_changes`], confirming with
+//! [`Lane::committed`].
+//!
+//! # Laws
+//!
+//! 1. Everything through the cursor is delivered, dead, has a row, or follows a row of its aggregate that says so. A row
+//!    commits with or before the cursor that passes it. So a lane that is rebuilt from what was committed loses nothing.
+//! 2. What is settled above the cursor is committed as [`Acks`]. What was sent and whose outcome is not committed is
+//!    *unsettled*: at most [`UNSETTLED_MAX`]. Only that is sent twice after a crash.
+//! 3. An event is not sent before its predecessors of the same aggregate are delivered, or dead *and committed so*:
+//!    else a crash could bring the dead one back behind its successor.
+//! 4. A failed attempt is committed, in a row, before the next one is sent: a crash forgets one attempt at the most.
+//! 5. A blocked aggregate costs one row, whatever is published to it.
 
 mod acks;
+mod chain;
+mod changes;
+mod item;
+mod settle;
 mod terms;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use foldhash::HashMap;
+
 pub use acks::{ACKS_SPAN, Acks};
+use chain::Chain;
+use changes::Wrote;
+use item::{Item, Stage};
+pub use settle::Attempted;
 pub use terms::{Answer, Changes, Dead, Follow, Notice, OnExhausted, Ordering, Outcome, Row, RowState, Send, Settings};
+
+use crate::circuit::Standing;
+use crate::offset::Offset;
+use crate::rate::Bucket;
+use crate::time::Timestamp;
+
+/// Most events sent whose outcome is not committed (product §0.4).
+pub const UNSETTLED_MAX: usize = 256;
+/// Most events taken from the log that have neither an outcome nor a row.
+pub const TAKEN_MAX: usize = 1_024;
+/// The same, while the circuit is open.
+pub const TAKEN_OPEN_MAX: usize = 16;
+/// Most rows; then the cursor stops.
+pub const ROWS_MAX: usize = 10_000;
+
+/// The state of one subscription's deliveries.
+#[derive(Debug)]
+pub struct Lane {
+    settings: Settings,
+    standing: Standing,
+    bucket: Option<Bucket>,
+    /// As in the changes taken last.
+    cursor: Offset,
+    /// As in the changes committed last.
+    committed: Offset,
+    /// How far the log was offered or passed.
+    seen: Offset,
+    /// What is settled above the cursor and has left `items`.
+    acks: Acks,
+    items: BTreeMap<Offset, Item>,
+    chains: HashMap<u64, Chain>,
+    /// What may go as soon as there is room. What stands in the way may have come since.
+    ready: BTreeSet<Offset>,
+    /// What may go at its time.
+    due: BTreeSet<(Timestamp, Offset)>,
+    /// Whose followers are to be read again.
+    follows: BTreeSet<Offset>,
+    /// What the next changes must tell.
+    changed: BTreeSet<Offset>,
+    stood: bool,
+    notices: Vec<Notice>,
+    /// What the changes tell that are being committed.
+    under_way: Option<Vec<(Offset, Wrote)>>,
+    in_flight: usize,
+    unsettled: usize,
+    /// Items that have a row, or are about to.
+    rows: usize,
+    parked: usize,
+}
+
+impl Lane {
+    /// A lane that goes on from what was committed. With each row comes the key of its aggregate (see [`Lane::offer`]).
+    pub fn new(
+        settings: Settings,
+        standing: Standing,
+        cursor: Offset,
+        acks: Acks,
+        rows: impl IntoIterator<Item = (Row, Option<u64>)>,
+        now: Timestamp,
+    ) -> Self {
+        let mut lane = Self {
+            bucket: settings.rate.map(|rate| Bucket::new(rate, now)),
+            settings,
+            standing,
+            cursor,
+            committed: cursor,
+            seen: cursor,
+            acks,
+            items: BTreeMap::new(),
+            chains: HashMap::default(),
+            ready: BTreeSet::new(),
+            due: BTreeSet::new(),
+            follows: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            stood: false,
+            notices: Vec::new(),
+            under_way: None,
+            in_flight: 0,
+            unsettled: 0,
+            rows: 0,
+            parked: 0,
+        };
+        for (row, key) in rows {
+            lane.restore(row, key);
+        }
+        let offsets: Vec<_> = lane.items.keys().copied().collect();
+        for offset in offsets {
+            lane.promote(offset);
+        }
+        lane
+    }
+
+    fn restore(&mut self, row: Row, key: Option<u64>) {
+        let (offset, followers, settled) = (row.offset, row.followers, row.state == RowState::Settled);
+        self.parked += usize::from(row.state == RowState::Parked);
+        self.insert(offset, Item::restored(row, key));
+        let key = self.items.get(&offset).and_then(|item| item.key);
+        if let Some(chain) = key.and_then(|key| self.chains.get_mut(&key))
+            // What lies above the cursor is offered again.
+            && let Some(after) = followers.filter(|after| *after < self.cursor)
+        {
+            chain.dropped = Some((after, self.cursor));
+        }
+        if settled {
+            self.follows.insert(offset);
+        }
+    }
+
+    /// Takes an event to deliver. `key` is a hash of its aggregate: those of equal keys are sent in order.
+    ///
+    /// Answers whether it is new and will be sent from what the caller has of it. Offer in offset order, and no more than
+    /// [`Lane::wants`].
+    pub fn offer(&mut self, offset: Offset, key: Option<u64>) -> bool {
+        if offset <= self.seen {
+            return false;
+        }
+        self.seen = offset;
+        if self.items.contains_key(&offset) || self.acks.contains(offset) || self.drop_at_once(offset, key) {
+            return false;
+        }
+        self.insert(offset, Item::queued(key));
+        self.promote(offset);
+        true
+    }
+
+    /// Notes that through `offset` nothing else is to be delivered.
+    pub fn pass(&mut self, offset: Offset) {
+        self.seen = self.seen.max(offset);
+    }
+
+    /// Notes that retention took everything through `offset`: what of it was not seen is a gap.
+    pub fn lose(&mut self, offset: Offset) {
+        if offset > self.seen {
+            self.notices.push(Notice::Gap { first: self.seen.next(), last: offset });
+            self.seen = offset;
+        }
+    }
+
+    /// How many more events it may be offered.
+    pub fn wants(&self) -> usize {
+        if !self.standing.is_active() {
+            return 0;
+        }
+        let most = if self.standing.circuit.probe().is_some() { TAKEN_OPEN_MAX } else { TAKEN_MAX };
+        most.saturating_sub(self.items.len() - self.rows).min(ROWS_MAX.saturating_sub(self.rows))
+    }
+
+    /// The next attempt to make, if there is one and there is room. Ask until it says no.
+    pub fn next(&mut self, now: Timestamp) -> Option<Send> {
+        while let Some(&(due, offset)) = self.due.first()
+            && due <= now
+        {
+            self.due.pop_first();
+            self.ready.insert(offset);
+        }
+        if !self.has_room(now) {
+            return None;
+        }
+        let offset = if self.standing.circuit.probe().is_some() { self.probe() } else { self.oldest() }?;
+        if self.bucket.as_mut().is_some_and(|bucket| bucket.next(now) > now) {
+            return None;
+        }
+        self.ready.remove(&offset);
+        let item = self.items.get_mut(&offset)?;
+        item.stage = Stage::Sending;
+        item.unsettled = true;
+        if let Some(chain) = item.key.and_then(|key| self.chains.get_mut(&key)) {
+            chain.in_flight = true;
+        }
+        self.unsettled += 1;
+        self.in_flight += 1;
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take();
+        }
+        Some(Send { offset, attempt: item.attempts + 1, replay: item.replay.clone() })
+    }
+
+    fn has_room(&self, now: Timestamp) -> bool {
+        if !self.standing.is_active() || self.unsettled >= UNSETTLED_MAX {
+            return false;
+        }
+        match self.standing.circuit.probe() {
+            Some(probe) => self.in_flight == 0 && probe <= now,
+            None => self.in_flight < self.concurrency(),
+        }
+    }
+
+    fn concurrency(&self) -> usize {
+        self.settings.max_concurrency.min(self.standing.circuit.allowance()).max(1)
+    }
+
+    fn is_sendable(&self, offset: Offset) -> bool {
+        self.items.get(&offset).is_some_and(Item::may_go) && self.is_first(offset)
+    }
+
+    /// The oldest event that may be sent. Others are promoted again once nothing stands in their way.
+    fn oldest(&mut self) -> Option<Offset> {
+        while let Some(&offset) = self.ready.first() {
+            if self.is_sendable(offset) {
+                return Some(offset);
+            }
+            self.ready.pop_first();
+        }
+        None
+    }
+
+    /// The event that a probe is made with: of those that may be sent the one with the fewest attempts, the oldest first.
+    fn probe(&mut self) -> Option<Offset> {
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.retain(|offset| self.is_sendable(*offset));
+        self.ready = ready;
+        let attempts = |offset: &&Offset| self.items.get(offset).map_or(u32::MAX, |item| item.attempts);
+        self.ready.iter().min_by_key(attempts).copied()
+    }
+
+    /// When [`Lane::next`] should be asked again, if nothing else happens before. Ask it until it says no first.
+    pub fn wake_at(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if !self.standing.is_active() || self.unsettled >= UNSETTLED_MAX {
+            return None;
+        }
+        let mut at = if self.ready.is_empty() { self.due.first()?.0 } else { now };
+        match self.standing.circuit.probe() {
+            Some(_) if self.in_flight > 0 => return None,
+            Some(probe) => at = at.max(probe),
+            None if self.in_flight >= self.concurrency() => return None,
+            None => {}
+        }
+        Some(self.bucket.as_mut().map_or(at, |bucket| at.max(bucket.next(now))))
+    }
+
+    /// Whether an attempt may be made now.
+    pub fn is_ready(&mut self, now: Timestamp) -> bool {
+        self.wake_at(now).is_some_and(|at| at <= now)
+    }
+
+    /// How far everything is settled but for rows and what follows them, committed or not.
+    pub fn cursor(&self) -> Offset {
+        if self.items.len() == self.rows && self.unsettled == 0 { self.seen } else { self.cursor }
+    }
+
+    /// How far the log was offered or passed: where to read on.
+    pub fn seen(&self) -> Offset {
+        self.seen
+    }
+
+    /// By how much a commit would move the cursor, if everything is settled.
+    pub fn uncommitted(&self) -> u64 {
+        self.cursor().0.saturating_sub(self.committed.0)
+    }
+
+    /// How the subscription stands.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// How many attempts are being made.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many events were sent and their outcome is not committed.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
+    /// How many deliveries it holds that are not settled, or not committed as such; those of parked aggregates left out.
+    pub fn pending(&self) -> usize {
+        self.items.len() - self.parked
+    }
+
+    /// How many aggregates are parked.
+    pub fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// How many rows it has, those included that are to be written.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether nothing is left to do or to commit through `seen`: it has nothing of its own.
+    pub fn is_current(&self) -> bool {
+        self.items.is_empty() && self.under_way.is_none() && self.notices.is_empty() && !self.stood
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -73,9 +73,14 @@ impl Schedule {
             return None;
         }
         let delay = self.jittered(attempts_made, jitter);
-        let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let asked = asked_for(retry_after);
         Some(failed_at.plus(delay.max(asked)))
     }
+}
+
+/// How long `Retry-After` asks to wait, within its bound.
+pub fn asked_for(retry_after: Option<Duration>) -> Duration {
+    retry_after.unwrap_or_default().min(RETRY_AFTER_MAX)
 }
 
 impl Default for Schedule {

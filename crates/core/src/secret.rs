@@ -1,4 +1,6 @@
-//! Signing secrets of webhooks, in the form of Standard Webhooks 1.0: `whsec_` and base64.
+//! Signing secrets of webhooks, in the form of Standard Webhooks 1.0: `whsec_` or `whsk_`, and base64.
+
+mod pair;
 
 use std::fmt;
 
@@ -6,6 +8,8 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
+
+pub use pair::SecretKey;
 
 const PREFIX: &str = "whsec_";
 /// Writes padding, reads with or without: people copy secrets by hand.

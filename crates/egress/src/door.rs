@@ -1,122 +1,78 @@
-//! Requests and their answers, within bounds.
+//! What all ways out share: the policy, the resolver, the trust.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use nix::ifaddrs::getifaddrs;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
-use crate::connect::connect;
-use crate::error::DoorError;
-use crate::pool::{Pool, Sender};
-use crate::target::Target;
+use crate::policy::Policy;
+use crate::resolver::Resolver;
+use crate::tls::Trust;
 
-/// How much of an answer's body is read; then the connection is closed.
-pub const BODY_BYTES_MAX: usize = 16 << 10;
-/// How much of an answer is buffered: a head that is larger, give or take one read, is an error.
-pub const HEAD_BYTES_MAX: usize = 32 << 10;
+/// How long the addresses of this machine are believed.
+const OWN_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// The way out. One for the process: it keeps idle connections, at most [`crate::IDLE_MAX`] an endpoint, for 30 s.
-#[derive(Default)]
+/// The one door out. One for the process; it holds no connections (see [`crate::Line`]).
 pub struct Door {
-    pool: Arc<Pool>,
-}
-
-/// What the other side said.
-#[derive(Clone, Debug)]
-pub struct Response {
-    /// The status, whatever it is; redirects are not followed.
-    pub status: StatusCode,
-    /// The `retry-after` header as it came.
-    pub retry_after: Option<HeaderValue>,
-    /// The body, or its first [`BODY_BYTES_MAX`] bytes.
-    pub body_start: Bytes,
+    pub(crate) resolver: Resolver,
+    pub(crate) trust: Trust,
+    policy: RwLock<Arc<Policy>>,
+    version: AtomicU64,
+    own: Mutex<Option<(Instant, Arc<[IpAddr]>)>>,
 }
 
 impl Door {
-    /// A door without connections. It is used within a tokio runtime.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Posts `body` with `headers` (`host` and `content-length` are added). `timeout` covers everything, from the
-    /// look-up to the end of the answer's body.
-    pub async fn post(
-        &self,
-        target: &Target,
-        headers: HeaderMap,
-        body: Bytes,
-        timeout: Duration,
-    ) -> Result<Response, DoorError> {
-        let attempt = self.exchange(target, request(target, headers, body));
-        tokio::time::timeout(timeout, attempt).await.unwrap_or(Err(DoorError::Timeout))
-    }
-
-    async fn exchange(&self, target: &Target, request: Request<Full<Bytes>>) -> Result<Response, DoorError> {
-        let (sender, answer) = self.send(target, request).await?;
-        let (parts, body) = answer.into_parts();
-        let (body_start, whole) = read(body).await?;
-        if whole {
-            self.pool.put(&target.endpoint, sender);
+    /// A door that lets pass what `policy` does.
+    pub fn new(policy: Policy, resolver: Resolver, trust: Trust) -> Self {
+        Self {
+            resolver,
+            trust,
+            policy: RwLock::new(Arc::new(policy)),
+            version: AtomicU64::new(0),
+            own: Mutex::default(),
         }
-        let retry_after = parts.headers.get(RETRY_AFTER).cloned();
-        Ok(Response { status: parts.status, retry_after, body_start })
     }
 
-    async fn send(
-        &self,
-        target: &Target,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<(Sender, http::Response<Incoming>), DoorError> {
-        if let Some(mut sender) = self.pool.take(&target.endpoint).await {
-            match sender.try_send_request(request).await {
-                Ok(answer) => return Ok((sender, answer)),
-                // The peer closed while it was idle, and nothing was written: the same request, on a fresh connection.
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(error.into_error().into()),
-                },
-            }
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read())
+    }
+
+    /// Puts another policy in force. Idle connections made under the former one are not used again.
+    pub fn replace_policy(&self, policy: Policy) {
+        let mut current = self.policy.write();
+        *current = Arc::new(policy);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes with the policy.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The addresses of this machine's interfaces, at most a minute old.
+    pub(crate) fn own_addresses(&self) -> Arc<[IpAddr]> {
+        let mut own = self.own.lock();
+        if let Some((since, addresses)) = &*own
+            && since.elapsed() < OWN_AGE_MAX
+        {
+            return Arc::clone(addresses);
         }
-        let mut sender = connect(target).await?;
-        let answer = sender.send_request(request).await?;
-        Ok((sender, answer))
+        let addresses: Arc<[IpAddr]> = interfaces().into();
+        *own = Some((Instant::now(), Arc::clone(&addresses)));
+        addresses
     }
 }
 
-fn request(target: &Target, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = target.path.clone();
-    *request.headers_mut() = headers;
-    request.headers_mut().insert(HOST, target.authority.clone());
-    request
-}
-
-/// The start of a body, and whether that was all.
-async fn read(mut body: Incoming) -> Result<(Bytes, bool), DoorError> {
-    let mut start = Bytes::new();
-    let mut more = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        // Nearly every answer is of one frame, which need not be copied.
-        if start.is_empty() {
-            start = data;
-        } else {
-            more.extend_from_slice(&data);
-        }
-        if start.len() + more.len() > BODY_BYTES_MAX {
-            return Ok((joined(start, &more), false));
-        }
-    }
-    Ok((joined(start, &more), true))
-}
-
-fn joined(start: Bytes, more: &[u8]) -> Bytes {
-    let mut all = if more.is_empty() { start } else { Bytes::from([&start, more].concat()) };
-    all.truncate(BODY_BYTES_MAX);
-    all
+fn interfaces() -> Vec<IpAddr> {
+    let found = getifaddrs().into_iter().flatten().filter_map(|interface| interface.address);
+    let address = |storage: nix::sys::socket::SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    found.filter_map(address).collect()
 }

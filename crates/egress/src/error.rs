@@ -1,11 +1,13 @@
 //! Why no answer came.
 
-use std::error::Error;
-use std::io;
+use crate::address::Denied;
 
-/// Why no answer came. The text is for the log; [`DoorError::word`] is what a subscriber reads.
+/// Why no answer came. The text is for the operator's log; [`DoorError::word`] is what a subscriber reads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DoorError {
+    /// The policy does not let it go there.
+    #[error("blocked address: {0}")]
+    Blocked(&'static str),
     /// The answer was not there in time, with its body.
     #[error("no complete answer in time")]
     Timeout,
@@ -23,13 +25,16 @@ pub enum DoorError {
     Reset(String),
     /// What came is not HTTP, or larger than is read.
     #[error("the answer is not HTTP: {0}")]
-    Protocol(String),
+    Protocol(&'static str),
 }
 
 impl DoorError {
-    /// The reason in a word: `timeout`, `dns`, `connect`, `tls`, `reset` or `protocol`.
+    /// The reason in a word or two: `blocked address`, `timeout`, `dns`, `connect`, `tls`, `reset` or `protocol`.
+    ///
+    /// It tells a subscriber nothing of the network here: whoever refuses, drops or resets a connection is `connect`.
     pub fn word(&self) -> &'static str {
         match self {
+            Self::Blocked(_) => "blocked address",
             Self::Timeout => "timeout",
             Self::Dns(_) => "dns",
             Self::Connect(_) => "connect",
@@ -40,14 +45,8 @@ impl DoorError {
     }
 }
 
-impl From<hyper::Error> for DoorError {
-    fn from(error: hyper::Error) -> Self {
-        let text = error.to_string();
-        let broken = error.source().is_some_and(<dyn Error>::is::<io::Error>);
-        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() || broken {
-            Self::Reset(text)
-        } else {
-            Self::Protocol(text)
-        }
+impl From<Denied> for DoorError {
+    fn from(denied: Denied) -> Self {
+        Self::Blocked(denied.0)
     }
 }

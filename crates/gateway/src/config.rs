@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use tidings_core::event::EventLimits;
 use tidings_core::time::parse_duration;
+use tidings_egress::{Allowance, Policy, nat64, network};
 use tidings_log::sqlite::Synchronous;
 
 /// The settings file that is read when it exists and no other is named.
@@ -42,6 +43,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "limits.streams", default: "10000", help: "most event streams at a time" },
     Setting { key: "limits.body_timeout", default: "30s", help: "time for a request's body to arrive" },
     Setting {
+        key: "egress.allow",
+        default: "",
+        help: "networks beyond the public internet that webhooks may reach: 10.1.0.0/16, 10.1.2.3:8080, …",
+    },
+    Setting { key: "egress.deny", default: "", help: "networks that webhooks may not reach, although public" },
+    Setting { key: "egress.http", default: "false", help: "whether webhooks may go out in clear text" },
+    Setting { key: "egress.ports", default: "", help: "the only ports that webhooks may reach, as in 443,8443" },
+    Setting { key: "egress.nat64", default: "", help: "prefixes of this network's NAT64, as in 64:ff9b::/96" },
+    Setting { key: "egress.ca_file", default: "", help: "PEM file of authorities to trust beside the system's" },
+    Setting { key: "egress.keep_answers", default: "true", help: "whether the text that endpoints answer is kept" },
+    Setting {
         key: "log.synchronous",
         default: "full",
         help: "full: acknowledged means on disk; off: UNSAFE, loses acknowledged events",
@@ -71,8 +83,17 @@ pub(crate) struct Settings {
     pub(crate) connections_max: usize,
     pub(crate) streams_max: usize,
     pub(crate) body_timeout: Duration,
+    pub(crate) egress: Egress,
     pub(crate) synchronous: Synchronous,
     pub(crate) retention: Retention,
+}
+
+/// Where requests may go.
+#[derive(Clone, Debug)]
+pub(crate) struct Egress {
+    pub(crate) policy: Policy,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) keep_answers: bool,
 }
 
 /// What is removed, and when.
@@ -143,10 +164,24 @@ fn flatten(prefix: &str, table: &toml::Table) -> Result<Vec<(String, String)>> {
             toml::Value::String(text) => flat.push((key, text.clone())),
             toml::Value::Integer(number) => flat.push((key, number.to_string())),
             toml::Value::Boolean(yes) => flat.push((key, yes.to_string())),
+            toml::Value::Array(items) => flat.push((key.clone(), joined(&key, items)?)),
             other => bail!("setting `{key}`: {} is not a text, a whole number or true/false", other.type_str()),
         }
     }
     Ok(flat)
+}
+
+/// A list becomes one text, as in a variable.
+fn joined(key: &str, items: &[toml::Value]) -> Result<String> {
+    let texts: Option<Vec<_>> = items
+        .iter()
+        .map(|item| match item {
+            toml::Value::String(text) => Some(text.clone()),
+            toml::Value::Integer(number) => Some(number.to_string()),
+            _ => None,
+        })
+        .collect();
+    texts.map(|texts| texts.join(",")).with_context(|| format!("setting `{key}`: a list holds texts and whole numbers"))
 }
 
 impl Settings {
@@ -167,6 +202,7 @@ impl Settings {
             connections_max: typed(values, "limits.connections")?,
             streams_max: typed(values, "limits.streams")?,
             body_timeout: duration(values, "limits.body_timeout")?.unwrap_or_default(),
+            egress: egress(values)?,
             synchronous: [Synchronous::Full, Synchronous::Off][one_of(values, "log.synchronous", &["full", "off"])?],
             retention: Retention {
                 age: duration(values, "retention.age")?,
@@ -181,6 +217,24 @@ impl Settings {
         }
         Ok(settings)
     }
+}
+
+/// `--dev` opens this machine and clear text; the other settings go on top.
+fn egress(values: &Values) -> Result<Egress> {
+    let mut policy = if typed(values, "dev")? { Policy::dev() } else { Policy::default() };
+    policy.allow.extend(list::<Allowance>(values, "egress.allow", str::parse)?);
+    policy.deny = list(values, "egress.deny", network)?;
+    policy.http |= typed::<bool>(values, "egress.http")?;
+    policy.ports = list(values, "egress.ports", |text| text.parse().map_err(|_| format!("{text:?} is not a port")))?;
+    policy.nat64 = list(values, "egress.nat64", nat64)?;
+    let ca_file = optional(values, "egress.ca_file").map(PathBuf::from);
+    Ok(Egress { policy, ca_file, keep_answers: typed(values, "egress.keep_answers")? })
+}
+
+/// Items separated by commas or spaces.
+fn list<T>(values: &Values, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>> {
+    let items = text(values, key).split([',', ' ']).filter(|item| !item.is_empty());
+    items.map(|item| parse(item).map_err(|error| anyhow!("setting `{key}`: {error}"))).collect()
 }
 
 fn text<'a>(values: &'a Values, key: &str) -> &'a str {
@@ -250,9 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn egress_takes_lists_from_the_file_and_from_variables() {
+        let file = "[egress]\nallow = [\"10.0.0.0/8\", \"10.1.2.3:25\"]\nhttp = true\n";
+        let (_, settings) = parse(file, &[("TIDINGS_EGRESS_PORTS", "443, 8443")], &[]).expect("good settings");
+        let policy = settings.egress.policy;
+        assert_eq!((policy.allow.len(), policy.ports, policy.http), (2, vec![443, 8443], true));
+        assert!(settings.egress.keep_answers);
+    }
+
+    #[test]
     fn what_is_not_a_setting_is_refused_by_name() {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 6] = [
+        let cases: [Case<'_>; 10] = [
+            ("[egress]\nallow = [\"10.0.0.0/8\", \"ten\"]", &[], "ten"),
+            ("[egress]\nports = [443, 70000]", &[], "70000"),
+            ("", &[("TIDINGS_EGRESS_DENY", "1.2.3.4/33")], "1.2.3.4/33"),
+            ("", &[("TIDINGS_EGRESS_NAT64", "64:ff9b::/95")], "64:ff9b::/95"),
             ("lisen = 1", &[], "lisen"),
             ("[limits]\nstream = 1", &[], "limits.stream"),
             ("", &[("TIDINGS_LISEN", "x")], "TIDINGS_LISEN"),

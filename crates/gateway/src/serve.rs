@@ -5,14 +5,15 @@ mod listen;
 mod retention;
 mod stop;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use ed25519_dalek::SigningKey;
 use tidings_core::seal::SealingKey;
-use tidings_egress::Door;
+use tidings_egress::{Door, Resolver, Trust};
 use tidings_engine::dispatcher::{Dispatcher, Env};
 use tidings_log::Store;
 use tidings_log::sqlite::SqliteStore;
@@ -60,8 +61,9 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let audit_key = audit_key(&sealing, &*store).await?;
     let env = Env { now: clock::now, random: clock::fill };
     let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&store), env, tokio::runtime::Handle::current()));
-    let door = Arc::new(Door::new());
-    let webhooks = Webhooks::new(Arc::clone(&store), sealing, Arc::clone(&dispatcher), door);
+    let door = Arc::new(door(&settings, address)?);
+    let keep_answers = settings.egress.keep_answers;
+    let webhooks = Webhooks::new(Arc::clone(&store), sealing, Arc::clone(&dispatcher), door, keep_answers);
     let keys = Keys::load(&*store).await?;
     let app = Arc::new(App {
         settings,
@@ -89,6 +91,17 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let outcome = stop::wait(&app, &phase, server).await;
     socket::remove(&app.settings.data);
     outcome
+}
+
+/// The way out, as the settings allow; this server itself is never reached through it.
+fn door(settings: &Settings, listening: SocketAddr) -> Result<Door> {
+    let mut policy = settings.egress.policy.clone();
+    policy.listeners = vec![listening];
+    let file = settings.egress.ca_file.as_ref();
+    let pem = file.map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
+    let trust =
+        Trust::new(pem.transpose()?.as_deref()).map_err(|error| anyhow!("setting `egress.ca_file`: {error}"))?;
+    Ok(Door::new(policy, Resolver::system().map_err(|error| anyhow!("cannot look names up: {error}"))?, trust))
 }
 
 /// The key that signs heads of the chain: made once, kept sealed.

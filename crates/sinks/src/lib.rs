@@ -3,6 +3,7 @@
 //! [`Sink`] is the seam. A sink makes one attempt and says how it ended; when to try again, and what is dead, is decided
 //! by `tidings_core::lane`.
 
+pub mod mail;
 mod parcel;
 pub mod webhook;
 
@@ -10,7 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use parcel::Parcel;
-pub use tidings_core::lane::Outcome;
+pub use tidings_core::lane::{Answer, Outcome};
 
 /// An answer that is under way.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -16,8 +16,12 @@ pub struct Parcel<'a> {
     pub header: &'a Bytes,
     /// The payload; `None`: erased.
     pub data: Option<&'a Bytes>,
+    /// The wire form `envelope`, if the event has it at hand: the same bytes as header and data would make.
+    pub envelope: Option<&'a Bytes>,
     /// Counts from 1.
     pub attempt: u32,
+    /// The replay that this delivery is part of.
+    pub replay: Option<&'a str>,
 }
 
 impl Parcel<'_> {

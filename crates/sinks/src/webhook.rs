@@ -1,28 +1,24 @@
 //! Webhooks: Standard Webhooks 1.0 over HTTP.
 
+mod answer;
+mod headers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use jiff::fmt::rfc2822;
 use serde::{Deserialize, Serialize};
 use tidings_core::cloudevents::{to_binary_headers, to_structured};
 use tidings_core::event::{self, Header};
-use tidings_core::secret::SigningSecret;
-use tidings_core::signature::sign_v1;
+use tidings_core::secret::{SecretKey, SigningSecret};
+use tidings_core::signature::Signer;
 use tidings_core::time::Timestamp;
-use tidings_egress::{Door, Response, Target};
+use tidings_egress::{Door, Line, Lines, Target};
 
-use crate::{Outcome, Parcel, Pending, Sink};
+use crate::{Answer, Outcome, Parcel, Pending, Sink};
+pub use headers::{HEADERS_MAX, Headers, VALUE_BYTES_MAX, check_header};
 
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const EVENT_TYPE: HeaderName = HeaderName::from_static("tidings-event-type");
-const ATTEMPT: HeaderName = HeaderName::from_static("tidings-attempt");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("tidings/", env!("CARGO_PKG_VERSION")));
+const AGENT: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 
 /// The wire form of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,79 +40,97 @@ pub enum Format {
 pub struct Settings {
     /// Where it goes.
     pub target: Target,
-    /// Signs it.
-    pub secret: SigningSecret,
+    /// Each signs (`v1`): more than one while they rotate.
+    pub secrets: Vec<SigningSecret>,
+    /// Each signs too (`v1a`).
+    pub keys: Vec<SecretKey>,
     /// Its wire form.
     pub format: Format,
-    /// Sent along; the headers of the protocol win over them.
-    pub headers: HeaderMap,
+    /// Sent along.
+    pub headers: Headers,
     /// For the whole attempt, the answer's body included.
     pub timeout: Duration,
+    /// Whether the text of answers is kept: a person may read there what the endpoint can see.
+    pub keep_answers: bool,
 }
 
-/// A subscriber that is posted to.
+/// A subscriber that is posted to. Its connections are its own and live where it is used (see [`Line`]).
 pub struct Webhook {
-    door: Arc<Door>,
-    settings: Settings,
+    line: Line,
+    signer: Signer,
+    format: Format,
+    timeout: Duration,
+    keep_answers: bool,
     now: fn() -> Timestamp,
 }
 
 impl Webhook {
     /// A webhook behind `door`; `now` dates its signatures.
     pub fn new(door: Arc<Door>, settings: Settings, now: fn() -> Timestamp) -> Self {
-        Self { door, settings, now }
+        let signer = Signer::new(&settings.secrets, &settings.keys);
+        let Settings { target, format, headers, timeout, keep_answers, .. } = settings;
+        let mut lines = Lines::default();
+        let content_type = match format {
+            Format::Envelope | Format::CloudEventsBinary => "application/json",
+            Format::CloudEvents => "application/cloudevents+json",
+        };
+        let own = [("content-type", content_type), ("user-agent", AGENT)];
+        for (name, value) in own.into_iter().chain(headers.iter()) {
+            // What `Headers` holds is good.
+            let _ = lines.push(name, value.as_bytes());
+        }
+        Self { line: Line::new(door, target, &lines), signer, format, timeout, keep_answers, now }
     }
 
     async fn attempt(&self, parcel: &Parcel<'_>) -> Outcome {
-        let Some((headers, body)) = self.request(parcel, (self.now)()) else {
+        let Some((lines, body)) = self.request(parcel, (self.now)()) else {
             // The subscriber would be asked to take what cannot be written; the log says which event is damaged.
-            return retry("internal error".into(), None, None);
+            return failed("internal error");
         };
-        match self.door.post(&self.settings.target, headers, body, self.settings.timeout).await {
-            Ok(response) => judge(&response, (self.now)()),
-            Err(error) => retry(error.word().into(), None, None),
+        match self.line.post(lines, &body, self.timeout).await {
+            Ok(response) => answer::judge(&response, (self.now)(), self.keep_answers),
+            Err(error) => failed(error.word()),
         }
     }
 
-    /// Headers and body; `None` if the stored event cannot be read.
-    fn request(&self, parcel: &Parcel<'_>, now: Timestamp) -> Option<(HeaderMap, Bytes)> {
-        let mut headers = self.settings.headers.clone();
-        headers.reserve(8);
-        let (body, content_type) = self.body(parcel, &mut headers)?;
+    /// What differs from one request to the next; `None` if the stored event cannot be read.
+    fn request(&self, parcel: &Parcel<'_>, now: Timestamp) -> Option<(Lines, Bytes)> {
+        let mut lines = Lines::default();
+        let body = self.body(parcel, &mut lines)?;
         let seconds = now.as_millis().div_euclid(1000);
-        let signature = sign_v1(&self.settings.secret, parcel.id.as_str(), seconds, &body);
-        headers.insert(CONTENT_TYPE, content_type);
-        headers.insert(USER_AGENT, AGENT);
-        headers.insert(WEBHOOK_ID, value(parcel.id.as_str())?);
-        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(seconds));
-        headers.insert(WEBHOOK_SIGNATURE, HeaderValue::from_maybe_shared(Bytes::from(signature)).ok()?);
-        headers.insert(EVENT_TYPE, value(parcel.event_type.as_str())?);
-        headers.insert(ATTEMPT, HeaderValue::from(parcel.attempt));
-        if let Some(traceparent) = parcel.traceparent().and_then(|text| value(&text)) {
-            headers.insert(TRACEPARENT, traceparent);
+        let signature = self.signer.sign(parcel.id.as_str(), seconds, &body);
+        let all = lines.push("webhook-id", parcel.id.as_str().as_bytes())
+            && lines.push("webhook-timestamp", seconds.to_string().as_bytes())
+            && lines.push("webhook-signature", signature.as_bytes())
+            && lines.push("tidings-event-type", parcel.event_type.as_str().as_bytes())
+            && lines.push("tidings-attempt", parcel.attempt.to_string().as_bytes());
+        if let Some(replay) = parcel.replay {
+            let _ = lines.push("tidings-replay", replay.as_bytes());
         }
-        Some((headers, body))
+        if let Some(traceparent) = parcel.traceparent() {
+            // What a producer gave need not fit into a header.
+            let _ = lines.push("traceparent", traceparent.as_bytes());
+        }
+        all.then_some((lines, body))
     }
 
-    fn body(&self, parcel: &Parcel<'_>, headers: &mut HeaderMap) -> Option<(Bytes, HeaderValue)> {
+    /// The same bytes at every attempt.
+    fn body(&self, parcel: &Parcel<'_>, lines: &mut Lines) -> Option<Bytes> {
         let data = parcel.data.map(|data| &data[..]);
-        let json = HeaderValue::from_static("application/json");
-        Some(match self.settings.format {
-            Format::Envelope => (event::envelope(parcel.header, data).into(), json),
-            Format::CloudEvents => {
-                let body = to_structured(&Header::parse(parcel.header).ok()?, data);
-                (body.into(), HeaderValue::from_static("application/cloudevents+json"))
-            }
-            Format::CloudEventsBinary => {
+        match (self.format, parcel.envelope) {
+            (Format::Envelope, Some(envelope)) => Some(envelope.clone()),
+            (Format::Envelope, None) => Some(event::envelope(parcel.header, data).into()),
+            (Format::CloudEvents, _) => Some(to_structured(&Header::parse(parcel.header).ok()?, data).into()),
+            (Format::CloudEventsBinary, _) => {
                 for (name, text) in to_binary_headers(&Header::parse(parcel.header).ok()?) {
-                    headers.insert(HeaderName::try_from(name).ok()?, value(&text)?);
+                    lines.push(&name, text.as_bytes()).then_some(())?;
                 }
                 if data.is_none() {
-                    headers.insert(HeaderName::from_static("ce-erased"), HeaderValue::from_static("true"));
+                    let _ = lines.push("ce-erased", b"true");
                 }
-                (parcel.data.cloned().unwrap_or_default(), json)
+                Some(parcel.data.cloned().unwrap_or_default())
             }
-        })
+        }
     }
 }
 
@@ -132,32 +146,8 @@ impl Sink for Webhook {
     }
 }
 
-fn value(text: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(text).ok()
-}
-
-/// Success is a 2xx; everything else may be one later.
-fn judge(response: &Response, now: Timestamp) -> Outcome {
-    let status = response.status;
-    if status.is_success() {
-        return Outcome::Delivered { status: Some(status.as_u16()) };
-    }
-    let reason = if status.is_redirection() { "redirect".into() } else { format!("status {}", status.as_u16()) };
-    let retry_after = response.retry_after.as_ref().and_then(|value| retry_after(value.to_str().ok()?, now));
-    retry(reason.into(), Some(status.as_u16()), retry_after)
-}
-
-fn retry(reason: Box<str>, status: Option<u16>, retry_after: Option<Duration>) -> Outcome {
-    Outcome::Retry { reason, status, retry_after }
-}
-
-/// Seconds or a date (RFC 9110 §10.2.3).
-fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Timestamp::from_millis(date.as_millisecond()).since(now))
+fn failed(reason: &str) -> Outcome {
+    Outcome::Retry { reason: reason.into(), answer: Answer::default(), retry_after: None }
 }
 
 #[cfg(test)]

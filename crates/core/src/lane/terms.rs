@@ -134,8 +134,8 @@ pub struct Row {
     pub reason: Box<str>,
     /// What is left to do.
     pub state: RowState,
-    /// Later events of its aggregate, through the cursor, wait for it: none of them is settled.
-    pub followers: bool,
+    /// Events of its aggregate after this one, through the cursor, wait for it: none of them is settled.
+    pub followers: Option<Offset>,
     /// The replay that it belongs to.
     pub replay: Option<Box<str>>,
 }
@@ -154,7 +154,9 @@ pub struct Send {
 /// Events of an aggregate to read from the log again: those after `after`, through `through`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Follow {
-    /// The event that they waited for: of the same aggregate.
+    /// The event that they waited for: it tells the aggregate.
+    pub of: Offset,
+    /// They come after this one.
     pub after: Offset,
     /// The last one that may be meant.
     pub through: Offset,
@@ -174,16 +176,16 @@ pub struct Dead {
 /// What a person should hear of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A further round of failures; `deactivates_at` is the last one.
+    /// A further round of failures, from the second on.
     Failing {
-        /// Which round, from 1.
+        /// Which round.
         round: u32,
         /// Why the last attempt failed.
         reason: Box<str>,
     },
-    /// It works again, after `rounds` rounds of failures.
+    /// It works again.
     Recovered {
-        /// How many.
+        /// After so many rounds of failures, at least two.
         rounds: u32,
     },
     /// Nothing more is sent until somebody activates it.

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use tidings_core::lane::{Outcome, Send as Turn};
+use tidings_core::lane::{self, Outcome, Send as Turn};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::{Event, Pending, Query, Store, Tenant, Unavailable};
@@ -42,7 +42,9 @@ impl Attempts {
             let outcome = match event {
                 Ok(Some(event)) => Ok(deliver(&*sink, &event, turn.attempt).await),
                 // Never silently: what nobody can deliver any more is a dead letter that says why.
-                Ok(None) => Ok(Outcome::Reject { reason: "removed by retention".into(), status: None }),
+                Ok(None) => {
+                    Ok(Outcome::Reject { reason: "removed by retention".into(), answer: lane::Answer::default() })
+                }
                 Err(trouble) => Err(trouble),
             };
             Answer { turn, at, outcome }
@@ -66,11 +68,17 @@ async fn deliver(sink: &dyn Sink, event: &Event, attempt: u32) -> Outcome {
         event_type: &subject.event_type,
         header: &event.header,
         data: event.bytes(),
+        envelope: Some(event.envelope()),
         attempt,
+        replay: None,
     };
     let parcels = [parcel];
     // A panic is a bug of one attempt; the others of its lane must not pay for it.
     let delivered = AssertUnwindSafe(async { sink.deliver(&parcels).await }).catch_unwind().await;
     let outcome = delivered.ok().and_then(|mut outcomes| outcomes.pop());
-    outcome.unwrap_or_else(|| Outcome::Retry { reason: "internal error".into(), status: None, retry_after: None })
+    outcome.unwrap_or_else(|| Outcome::Retry {
+        reason: "internal error".into(),
+        answer: lane::Answer::default(),
+        retry_after: None,
+    })
 }

@@ -44,12 +44,14 @@ impl Ledger {
     }
 
     pub(super) fn note(&mut self, answer: &Answer, outcome: &Outcome, ended: Timestamp) {
-        let (status, reason) = match outcome {
-            Outcome::Delivered { status } => (*status, None),
-            Outcome::Retry { status, reason, .. } | Outcome::Reject { status, reason } => {
-                (*status, Some(reason.clone()))
+        let (said, reason) = match outcome {
+            Outcome::Delivered(said) => (said, None),
+            Outcome::Retry { answer, reason, .. } | Outcome::Reject { answer, reason } => {
+                (answer, Some(reason.clone()))
             }
+            Outcome::Gone { answer } => (answer, Some("status 410".into())),
         };
+        let status = said.status;
         self.attempts.push(Attempt {
             subscription: self.subscription.clone(),
             offset: answer.turn.offset,

@@ -13,7 +13,7 @@ use tidings_core::retry::Schedule;
 use tidings_core::signature::verify_v1;
 use tidings_engine::dispatcher::Subscription;
 use tidings_log::Store;
-use tidings_sinks::{Outcome, Parcel, Pending, Sink};
+use tidings_sinks::{Answer, Outcome, Parcel, Pending, Sink};
 
 use crate::flaky::Flaky;
 use crate::receiver::{Post, Receiver};
@@ -264,7 +264,7 @@ struct Faulty;
 impl Sink for Faulty {
     fn deliver<'a>(&'a self, parcels: &'a [Parcel<'a>]) -> Pending<'a, Vec<Outcome>> {
         assert!(parcels[0].attempt > 1, "planted");
-        Box::pin(async { vec![Outcome::Delivered { status: None }] })
+        Box::pin(async { vec![Outcome::Delivered(Answer::default())] })
     }
 }
 

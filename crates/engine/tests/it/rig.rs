@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tempfile::TempDir;
 use tidings_core::event::{Defaults, Draft, EventLimits};
 use tidings_core::filter::Filter;
@@ -14,13 +13,13 @@ use tidings_core::retry::Schedule;
 use tidings_core::secret::SigningSecret;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
-use tidings_egress::{Door, Target};
+use tidings_egress::{Door, Policy, Resolver, Target, Trust};
 use tidings_engine::dispatcher::{Dispatcher, Env, LaneStatus, Subscription};
 use tidings_log::sqlite::{SqliteStore, Synchronous};
 use tidings_log::store::{Append, Attempt, Prepared};
 use tidings_log::{Store, Tenant, Write, Written};
 use tidings_sinks::Sink;
-use tidings_sinks::webhook::{Format, Settings, Webhook};
+use tidings_sinks::webhook::{Format, Headers, Settings, Webhook};
 use tokio::runtime::Handle;
 
 use crate::receiver::Receiver;
@@ -99,15 +98,19 @@ impl Rig {
 
     /// Webhook `id` to `receiver`, from the start of the log, that tries again after 100 ms each time.
     pub(crate) fn webhook(&self, id: &str, receiver: &Receiver) -> Subscription {
-        let target = Target::parse(&format!("http://{}/hooks?a=b", receiver.address)).unwrap();
+        let policy = Policy::dev();
+        let target = Target::parse(&format!("http://{}/hooks?a=b", receiver.address), &policy).unwrap();
+        let door = Door::new(policy, Resolver::system().unwrap(), Trust::new(None).unwrap());
         let settings = Settings {
             target,
-            secret: secret(),
+            secrets: vec![secret()],
+            keys: vec![],
             format: Format::Envelope,
-            headers: HeaderMap::new(),
+            headers: Headers::default(),
             timeout: Duration::from_secs(5),
+            keep_answers: true,
         };
-        self.subscription(id, Arc::new(Webhook::new(Arc::new(Door::new()), settings, now)))
+        self.subscription(id, Arc::new(Webhook::new(Arc::new(door), settings, now)))
     }
 
     pub(crate) fn subscription(&self, id: &str, sink: Arc<dyn Sink>) -> Subscription {

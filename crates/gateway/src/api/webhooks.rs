@@ -38,7 +38,7 @@ pub(crate) async fn create(mut call: Call) -> Answer {
     }
     let new: New = body::json(&mut call).await?;
     let settings: Settings = body::parse(Value::Object(new.settings))?;
-    settings.check().map_err(body::faulty)?;
+    settings.check(&call.app.webhooks.policy()).map_err(body::faulty)?;
     call.check_types(&settings.event_types)?;
     let secret = match new.secret {
         None => SigningSecret::from_random(clock::random()),

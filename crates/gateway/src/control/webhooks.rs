@@ -17,11 +17,11 @@ use tidings_core::seal::SealingKey;
 use tidings_core::secret::SigningSecret;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::{Timestamp, format_duration, parse_duration};
-use tidings_egress::{Door, Target};
+use tidings_egress::{Door, Policy, Target};
 use tidings_engine::dispatcher::{Dispatcher, Subscription};
 use tidings_log::store::{Attempt, Document, Expect, Kind, Owner, Store, Write};
 use tidings_log::{CommitError, Event, Tenant};
-use tidings_sinks::webhook::{Format, Webhook};
+use tidings_sinks::webhook::{Format, Headers, Webhook};
 
 use super::audit::{self, Actor};
 use super::{Fault, check_description};
@@ -111,25 +111,13 @@ pub(crate) struct Webhooks {
     sealing: SealingKey,
     dispatcher: Arc<Dispatcher>,
     door: Arc<Door>,
+    keep_answers: bool,
 }
 
 impl Settings {
     /// What the types do not say yet.
-    pub(crate) fn check(&self) -> Result<(), Fault> {
-        let url = url::Url::parse(&self.url).map_err(|error| ("/url", format!("not a URL: {error}")))?;
-        if url.scheme() == "https" {
-            let way_out = "https endpoints come with the guarded door out; a development server takes http ones";
-            return Err(("/url", way_out.to_owned()));
-        }
-        if url.scheme() != "http" || url.host_str().is_none() {
-            return Err(("/url", "send a whole URL, as in http://localhost:3000/hooks".to_owned()));
-        }
-        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-            return Err(("/url", "a URL without user name, password and fragment".to_owned()));
-        }
-        if self.url.len() > 2048 {
-            return Err(("/url", "at most 2048 characters".to_owned()));
-        }
+    pub(crate) fn check(&self, policy: &Policy) -> Result<(), Fault> {
+        Target::parse(&self.url, policy).map_err(|error| ("/url", error))?;
         check_description(&self.description)?;
         if self.timeout.is_zero() || self.timeout > TIMEOUT_MAX {
             return Err(("/timeout", "from 1ms to 20s".to_owned()));
@@ -152,8 +140,14 @@ impl Webhooks {
         sealing: SealingKey,
         dispatcher: Arc<Dispatcher>,
         door: Arc<Door>,
+        keep_answers: bool,
     ) -> Self {
-        Self { by_id: RwLock::default(), store, sealing, dispatcher, door }
+        Self { by_id: RwLock::default(), store, sealing, dispatcher, door, keep_answers }
+    }
+
+    /// Where webhooks may go.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.door.policy()
     }
 
     /// Reads all webhooks and starts their lanes.
@@ -176,11 +170,13 @@ impl Webhooks {
         let settings = &record.settings;
         let secret = SigningSecret::parse(&self.secret(record)?).map_err(anyhow::Error::msg)?;
         let sink_settings = tidings_sinks::webhook::Settings {
-            target: Target::parse(&settings.url).map_err(anyhow::Error::msg)?,
-            secret,
+            target: Target::parse(&settings.url, &self.door.policy()).map_err(anyhow::Error::msg)?,
+            secrets: vec![secret],
+            keys: Vec::new(),
             format: settings.format,
-            headers: http::HeaderMap::new(),
+            headers: Headers::default(),
             timeout: settings.timeout,
+            keep_answers: self.keep_answers,
         };
         let sink = Webhook::new(Arc::clone(&self.door), sink_settings, clock::now);
         self.dispatcher.start(Subscription {

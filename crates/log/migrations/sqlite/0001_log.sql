@@ -107,7 +107,7 @@ CREATE TABLE pending_row (
   due_ms       INTEGER NOT NULL,
   reason       TEXT NOT NULL,
   state        INTEGER NOT NULL,     -- 0 waiting, 1 parked, 2 settled
-  followers    INTEGER NOT NULL,     -- later events of its aggregate wait for it
+  followers    INTEGER,              -- events of its aggregate after this offset wait for it
   replay       TEXT,
   PRIMARY KEY (subscription, offset)
 ) STRICT, WITHOUT ROWID;

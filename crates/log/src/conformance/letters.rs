@@ -106,8 +106,8 @@ pub(super) async fn a_dead_delivery_has_a_row_only_for_what_follows(engine: &dyn
     let rows = vec![row(1, 1), row(2, 1), row(3, 1)];
     let waiting = Changes { cursor: Offset(4), rows, ..Changes::default() };
     stage.one(Write::Settle(settle(&stage, "wh_1", waiting))).await;
-    let parked = Row { state: RowState::Parked, followers: true, ..row(2, 3) };
-    let skipped = Row { state: RowState::Settled, followers: true, ..row(3, 3) };
+    let parked = Row { state: RowState::Parked, followers: Some(Offset(2)), ..row(2, 3) };
+    let skipped = Row { state: RowState::Settled, followers: Some(Offset(3)), ..row(3, 3) };
     let mut settle = settle(&stage, "wh_1", Changes { cursor: Offset(4), ..Changes::default() });
     for (offset, id) in [(1, "d1"), (2, "d2"), (3, "d3")] {
         let dead = dead(&stage, "wh_1", offset, id);

@@ -45,7 +45,7 @@ pub(super) async fn progress_is_kept(engine: &dyn Engine) {
     for offset in [Offset(6), Offset(7), Offset(4_096)] {
         acks.insert(offset);
     }
-    let parked = Row { state: RowState::Parked, followers: true, ..row(3, 4) };
+    let parked = Row { state: RowState::Parked, followers: Some(Offset(3)), ..row(3, 4) };
     let replayed = Row { state: RowState::Settled, replay: Some("rp_1".into()), ..row(2, 1) };
     let steps = [
         (

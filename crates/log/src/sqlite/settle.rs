@@ -62,7 +62,7 @@ impl Writer {
             row.due.as_millis(),
             row.reason,
             state_number(row.state),
-            row.followers,
+            row.followers.map(|after| after.0.cast_signed()),
             row.replay
         ])
     }
@@ -180,7 +180,7 @@ fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
             2 => RowState::Settled,
             _ => RowState::Waiting,
         },
-        followers: row.get(5)?,
+        followers: row.get::<_, Option<i64>>(5)?.map(|after| Offset(after.cast_unsigned())),
         replay: row.get::<_, Option<String>>(6)?.map(Into::into),
     })
 }

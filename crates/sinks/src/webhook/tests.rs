@@ -16,19 +16,19 @@ static HEADER: LazyLock<Bytes> = LazyLock::new(|| {
 });
 
 fn webhook(format: Format) -> Webhook {
-    let headers = HeaderMap::from_iter([
-        (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer t")),
-        (WEBHOOK_ID, HeaderValue::from_static("forged")),
-    ]);
-    let target = Target::parse("http://127.0.0.1:1/hooks").unwrap();
+    let policy = Policy::dev();
+    let target = Target::parse("http://127.0.0.1:1/hooks", &policy).unwrap();
+    let door = Door::new(policy, Resolver::system().unwrap(), Trust::new(None).unwrap());
     let settings = Settings {
         target,
-        secret: SigningSecret::from_random([7; 32]),
+        secrets: vec![SigningSecret::from_random([7; 32])],
+        keys: vec![],
         format,
-        headers,
+        headers: Headers::default(),
         timeout: Duration::from_secs(1),
+        keep_answers: true,
     };
-    Webhook::new(Arc::new(Door::new()), settings, || NOW)
+    Webhook::new(Arc::new(door), settings, || NOW)
 }
 
 fn request(format: Format, data: Option<&Bytes>) -> (HeaderMap, String) {

@@ -1,0 +1,189 @@
+//! The unsettled events of one aggregate, in order: only the first may be sent.
+//!
+//! When the cursor passes an event that waits behind another one's row, memory lets go of it: the row of the first says
+//! that there are *followers*, and they are read from the log again once it is settled. So a blocked aggregate costs one
+//! row, however much is published to it.
+
+use std::collections::VecDeque;
+
+use super::item::{Item, Kept, Stage};
+use super::{Follow, Lane, Ordering};
+use crate::offset::Offset;
+
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    order: VecDeque<Offset>,
+    /// Events that memory let go of: those of the aggregate after the first offset, through the second.
+    pub(super) dropped: Option<(Offset, Offset)>,
+    /// One of it is being sent; there can be a smaller one that came later, by a replay.
+    pub(super) in_flight: bool,
+}
+
+impl Lane {
+    pub(super) fn insert(&mut self, offset: Offset, mut item: Item) {
+        if self.settings.ordering == Ordering::None {
+            item.key = None;
+        }
+        if let Some(key) = item.key {
+            let order = &mut self.chains.entry(key).or_default().order;
+            // Nearly always at the end.
+            order.insert(order.partition_point(|other| *other < offset), offset);
+        }
+        self.rows += usize::from(item.kept != Kept::No);
+        self.items.insert(offset, item);
+    }
+
+    /// Whether nothing of its aggregate stands before it.
+    pub(super) fn is_first(&self, offset: Offset) -> bool {
+        let chain = self.items.get(&offset).and_then(|item| self.chains.get(&item.key?));
+        chain.is_none_or(|chain| !chain.in_flight && chain.order.front() == Some(&offset))
+    }
+
+    /// Lets an event go, now or at its time, if nothing stands before it.
+    pub(super) fn promote(&mut self, offset: Offset) {
+        let Some(item) = self.items.get(&offset).filter(|item| item.may_go()) else { return };
+        let stage = item.stage;
+        if !self.is_first(offset) {
+            return;
+        }
+        if let Stage::Waiting(due) = stage {
+            self.due.insert((due, offset));
+        } else {
+            self.ready.insert(offset);
+        }
+    }
+
+    /// The first of an aggregate.
+    pub(super) fn front(&self, key: u64) -> Option<Offset> {
+        self.chains.get(&key)?.order.front().copied()
+    }
+
+    /// Lets the first of an aggregate go.
+    pub(super) fn promote_first(&mut self, key: Option<u64>) {
+        if let Some(first) = key.and_then(|key| self.front(key)) {
+            self.promote(first);
+        }
+    }
+
+    /// Takes a settled event out of its aggregate's way. If only followers are left that memory let go of, it stays, to
+    /// be told by [`Lane::follow`]; answers whether it is done with.
+    pub(super) fn unchain(&mut self, offset: Offset) -> bool {
+        let Some(key) = self.items.get(&offset).and_then(|item| item.key) else { return true };
+        let Some(chain) = self.chains.get_mut(&key) else { return true };
+        if chain.order.len() == 1 && chain.order.front() == Some(&offset) && chain.dropped.is_some() {
+            self.follows.insert(offset);
+            return false;
+        }
+        if let Ok(at) = chain.order.binary_search(&offset) {
+            chain.order.remove(at);
+        }
+        match chain.order.front().copied() {
+            Some(first) => {
+                self.keep_followers(key, first);
+                self.promote(first);
+            }
+            None => drop(self.chains.remove(&key)),
+        }
+        true
+    }
+
+    /// The first of an aggregate carries what the log must know: its row is to be written (again).
+    ///
+    /// It needs one if it lies under the cursor, or if memory let go of what follows it.
+    fn keep_followers(&mut self, key: u64, first: Offset) {
+        let followers = self.followers(key).is_some();
+        let under = first <= self.cursor;
+        let Some(item) = self.items.get_mut(&first) else { return };
+        if followers || (under && item.kept == Kept::No) {
+            self.rows += usize::from(item.kept == Kept::No);
+            item.kept = Kept::Dirty;
+            self.changed.insert(first);
+        }
+    }
+
+    /// What a row of the first of an aggregate says: the offset after which others under the cursor, or dropped, wait.
+    pub(super) fn followers(&self, key: u64) -> Option<Offset> {
+        let chain = self.chains.get(&key)?;
+        let first = *chain.order.front()?;
+        let behind = chain.order.iter().skip(1);
+        // Those with a row of their own speak for themselves.
+        let covered = behind
+            .take_while(|offset| **offset <= self.cursor)
+            .find(|offset| self.items.get(offset).is_some_and(|item| item.kept == Kept::No));
+        match (covered, chain.dropped) {
+            (Some(covered), _) => Some(first.max(Offset(covered.0 - 1))),
+            (None, Some((after, _))) => Some(after),
+            (None, None) => None,
+        }
+    }
+
+    /// Lets go of an event that waits behind a row, and of all that came after it; answers whether it did.
+    pub(super) fn drop_behind_row(&mut self, offset: Offset) -> bool {
+        let Some(key) = self.items.get(&offset).and_then(|item| item.key) else { return false };
+        let Some(chain) = self.chains.get_mut(&key) else { return false };
+        let Some(&first) = chain.order.front().filter(|first| **first < offset) else { return false };
+        if self.items.get(&first).is_none_or(|item| item.kept == Kept::No || item.is_done()) {
+            return false;
+        }
+        let at = chain.order.partition_point(|other| *other < offset);
+        // What was sent before a replay came in front of it, or has a row of its own, is not let go of.
+        let goes = |item: &Item| item.stage == Stage::Queued && item.kept == Kept::No;
+        if !chain.order.iter().skip(at).all(|offset| self.items.get(offset).is_some_and(goes)) {
+            return false;
+        }
+        let gone = chain.order.split_off(at);
+        let last = gone.back().copied().unwrap_or(offset);
+        // What was read again may be let go of again.
+        let (after, through) = chain.dropped.unwrap_or((Offset(offset.0 - 1), last));
+        chain.dropped = Some((after.min(Offset(offset.0 - 1)), through.max(last)));
+        for offset in gone {
+            self.items.remove(&offset);
+        }
+        self.keep_followers(key, first);
+        true
+    }
+
+    /// Takes an event that comes after some that memory let go of: so is this one. Answers whether it did.
+    pub(super) fn drop_at_once(&mut self, offset: Offset, key: Option<u64>) -> bool {
+        let chain = key.and_then(|key| self.chains.get_mut(&key));
+        let Some((_, through)) = chain.and_then(|chain| chain.dropped.as_mut()) else { return false };
+        *through = offset;
+        true
+    }
+
+    /// Events to read from the log again, for [`Lane::followed`]; each is told once.
+    pub fn follow(&mut self) -> Option<Follow> {
+        while let Some(of) = self.follows.pop_first() {
+            let chain = self.items.get(&of).and_then(|item| self.chains.get(&item.key?));
+            if let Some((after, through)) = chain.and_then(|chain| chain.dropped) {
+                return Some(Follow { of, after, through });
+            }
+        }
+        None
+    }
+
+    /// Takes what was read for `follow`: the first of those that match, in order, and how far the log was read.
+    pub fn followed(&mut self, follow: Follow, offsets: &[Offset], reached: Offset) {
+        let Some(key) = self.items.get(&follow.of).and_then(|item| item.key) else { return };
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        let Some((_, through)) = chain.dropped else { return };
+        chain.dropped = (reached < through).then_some((reached, through));
+        for &offset in offsets {
+            if !self.items.contains_key(&offset) && !self.acks.contains(offset) {
+                self.insert(offset, Item::queued(Some(key)));
+            }
+        }
+        if !self.unchain(follow.of) {
+            return;
+        }
+        if let Some(item) = self.items.get_mut(&follow.of) {
+            item.stage = Stage::Delivered;
+            self.changed.insert(follow.of);
+        }
+    }
+
+    /// Notes that what could not be read for `follow` is to be read later.
+    pub fn unfollowed(&mut self, follow: Follow) {
+        self.follows.insert(follow.of);
+    }
+}

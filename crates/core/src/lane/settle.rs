@@ -1,0 +1,242 @@
+//! What outcomes and people do to a lane.
+
+use std::mem;
+
+use super::item::{Item, Kept, Stage};
+use super::{Acks, Lane, Notice, OnExhausted, Outcome};
+use crate::circuit::Status;
+use crate::offset::Offset;
+use crate::retry::asked_for;
+use crate::time::Timestamp;
+
+/// An attempt that was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempted {
+    /// Of which event.
+    pub offset: Offset,
+    /// When it began.
+    pub began: Timestamp,
+    /// When its outcome was known.
+    pub ended: Timestamp,
+    /// Of an operational event: its failure is not told by further ones.
+    pub operational: bool,
+}
+
+impl Lane {
+    /// Takes the outcome of an attempt. `jitter` is chance, from 0 to 1.
+    pub fn settle(&mut self, attempted: Attempted, outcome: Outcome, jitter: f64) {
+        let offset = attempted.offset;
+        if !self.land(offset) {
+            return;
+        }
+        match outcome {
+            Outcome::Delivered(_) => self.delivered(offset),
+            Outcome::Retry { reason, retry_after, .. } => {
+                let at_least = asked_for(retry_after);
+                let attempts = self.items.get(&offset).map_or(0, |item| item.attempts);
+                let due = self.settings.schedule.due(attempts + 1, attempted.ended, jitter, retry_after);
+                let times = (attempted.began, attempted.ended);
+                let round = self.standing.circuit.failed(times, &self.settings.schedule, at_least, jitter);
+                self.stood = true;
+                self.round(round, attempted, &reason);
+                self.failed(offset, reason, due);
+            }
+            Outcome::Reject { reason, .. } => self.failed(offset, reason, None),
+            Outcome::Gone { .. } => {
+                let attempts = self.items.get(&offset).map_or(0, |item| item.attempts);
+                let due = self.settings.schedule.due(attempts + 1, attempted.ended, jitter, None);
+                self.deactivate("status 410: the endpoint says that it is gone".into(), attempted.ended);
+                self.failed(offset, "status 410".into(), due);
+            }
+        }
+        let key = self.items.get(&offset).and_then(|item| item.key);
+        self.promote_first(key);
+    }
+
+    /// Takes back an attempt that was not made, by no fault of the subscriber: it is not counted, and due at `until`.
+    pub fn postpone(&mut self, offset: Offset, until: Timestamp) {
+        if !self.land(offset) {
+            return;
+        }
+        let Some(item) = self.items.get_mut(&offset) else { return };
+        item.stage = Stage::Waiting(until);
+        self.rows += usize::from(item.kept == Kept::No);
+        item.kept = Kept::Dirty;
+        self.changed.insert(offset);
+    }
+
+    /// Ends an attempt; answers whether there was one.
+    fn land(&mut self, offset: Offset) -> bool {
+        let Some(item) = self.items.get(&offset).filter(|item| item.stage == Stage::Sending) else { return false };
+        if let Some(chain) = item.key.and_then(|key| self.chains.get_mut(&key)) {
+            chain.in_flight = false;
+        }
+        self.in_flight -= 1;
+        true
+    }
+
+    fn delivered(&mut self, offset: Offset) {
+        if let Some(rounds) = self.standing.circuit.succeeded() {
+            self.stood = true;
+            if rounds > 1 {
+                self.notices.push(Notice::Recovered { rounds });
+            }
+        }
+        let done = self.unchain(offset);
+        let Some(item) = self.items.get_mut(&offset) else { return };
+        if done {
+            item.stage = Stage::Delivered;
+        } else {
+            item.stage = Stage::Followed;
+            self.rows += usize::from(item.kept == Kept::No);
+            item.kept = Kept::Dirty;
+        }
+        self.changed.insert(offset);
+    }
+
+    fn failed(&mut self, offset: Offset, reason: Box<str>, due: Option<Timestamp>) {
+        let parks = self.settings.on_exhausted == OnExhausted::Park;
+        let Some(item) = self.items.get_mut(&offset) else { return };
+        item.attempts += 1;
+        item.reason = reason;
+        self.changed.insert(offset);
+        item.stage = match due {
+            Some(due) => Stage::Waiting(due),
+            None if parks && item.key.is_some() => Stage::Parked,
+            None => Stage::Dead,
+        };
+        item.untold = item.stage == Stage::Parked;
+        self.parked += usize::from(item.untold);
+        if item.stage != Stage::Dead {
+            self.rows += usize::from(item.kept == Kept::No);
+            item.kept = Kept::Dirty;
+        }
+    }
+
+    fn round(&mut self, round: Option<u32>, attempted: Attempted, reason: &str) {
+        let Some(round) = round else { return };
+        if self.settings.deactivate_after.is_some_and(|after| round >= after) {
+            let reason = format!("{round} rounds of failures, the last one: {reason}");
+            self.deactivate(reason.into(), attempted.ended);
+        } else if round > 1 && !attempted.operational {
+            self.notices.push(Notice::Failing { round, reason: reason.into() });
+        }
+    }
+
+    fn deactivate(&mut self, reason: Box<str>, now: Timestamp) {
+        // Whoever paused it does not want it active later than that: it stays deactivated until somebody activates it.
+        if matches!(self.standing.status, Status::Deactivated { .. }) {
+            return;
+        }
+        self.standing.status = Status::Deactivated { since: now, reason: reason.clone() };
+        self.stood = true;
+        self.notices.push(Notice::Deactivated { reason });
+    }
+
+    /// Sends nothing more until it is resumed.
+    pub fn pause(&mut self, now: Timestamp) {
+        if self.standing.is_active() {
+            self.standing.status = Status::Paused { since: now };
+            self.stood = true;
+        }
+    }
+
+    /// Ends a pause.
+    pub fn resume(&mut self) {
+        if matches!(self.standing.status, Status::Paused { .. }) {
+            self.standing.status = Status::Active;
+            self.stood = true;
+        }
+    }
+
+    /// Ends a pause or a deactivation; what failed before is forgiven, but attempts stay counted.
+    pub fn activate(&mut self) {
+        self.standing.status = Status::Active;
+        self.standing.circuit = crate::circuit::Circuit::default();
+        self.stood = true;
+    }
+
+    /// Moves the cursor. What is jumped over is recorded as skipped; what lies ahead again is sent again.
+    ///
+    /// Nothing may be in flight or under way: pause it first. False if that does not hold.
+    pub fn jump(&mut self, to: Offset) -> bool {
+        if self.in_flight > 0 || self.under_way.is_some() {
+            return false;
+        }
+        if to >= self.cursor {
+            let first = self.items.keys().next().copied().map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
+            if first <= to {
+                self.standing.skip(first, to);
+            }
+        }
+        let items = mem::take(&mut self.items);
+        self.chains.clear();
+        self.ready.clear();
+        self.due.clear();
+        self.follows.clear();
+        (self.rows, self.unsettled, self.parked) = (0, 0, 0);
+        for (offset, item) in items {
+            let written = item.kept != Kept::No;
+            if offset > to && written && !item.is_done() && item.stage != Stage::Followed {
+                // Written again: what followed it is offered again.
+                self.parked += usize::from(item.stage == Stage::Parked);
+                self.insert(offset, Item { kept: Kept::Dirty, unsettled: false, ..item });
+                self.promote(offset);
+                self.changed.insert(offset);
+            } else if written || item.is_done() {
+                // A dead letter that is not told yet is told; else nothing is left of it but its row.
+                let stage = if item.stage == Stage::Dead { Stage::Dead } else { Stage::Delivered };
+                self.insert(offset, Item { stage, key: None, unsettled: false, ..item });
+                self.changed.insert(offset);
+            }
+        }
+        self.acks = Acks::default();
+        self.cursor = to;
+        self.seen = to;
+        self.stood = true;
+        true
+    }
+
+    /// Sends an event under the cursor again, counting from the first attempt; with [`Lane::take_changes`] its row is
+    /// committed. False if it is still to be delivered anyway, or was not reached yet.
+    pub fn revive(&mut self, offset: Offset, key: Option<u64>, replay: Option<Box<str>>) -> bool {
+        if self.under_way.is_none() {
+            self.advance();
+        }
+        if offset > self.cursor {
+            return false;
+        }
+        let key = key.filter(|_| self.settings.ordering == super::Ordering::Aggregate);
+        if let Some(item) = self.items.get_mut(&offset) {
+            if item.stage != Stage::Parked || item.untold {
+                return false;
+            }
+            *item = Item { unsettled: item.unsettled, ..Item::revived(key, replay) };
+            self.parked -= 1;
+            self.changed.insert(offset);
+            return true;
+        }
+        let dropped = key.and_then(|key| self.chains.get(&key)?.dropped);
+        if dropped.is_some_and(|(after, through)| offset > after && offset <= through) {
+            return false;
+        }
+        self.insert(offset, Item::revived(key, replay));
+        self.changed.insert(offset);
+        true
+    }
+
+    /// Gives up an event whose aggregate is parked for it: the next one goes on. False if it is not parked.
+    pub fn release(&mut self, offset: Offset) -> bool {
+        if self.items.get(&offset).is_none_or(|item| item.stage != Stage::Parked || item.untold) {
+            return false;
+        }
+        let done = self.unchain(offset);
+        self.parked -= 1;
+        if let Some(item) = self.items.get_mut(&offset) {
+            item.stage = if done { Stage::Delivered } else { Stage::Followed };
+            item.kept = Kept::Dirty;
+            self.changed.insert(offset);
+        }
+        true
+    }
+}
