@@ -144,7 +144,8 @@ fn orders(chance: &mut Chance, world: &mut World, length_ms: u64) {
 
 fn ends(chance: &mut Chance, world: &mut World, length_ms: u64) {
     for _ in 0..chance.below(5) {
-        let down = chance.millis(0..=*chance.pick(&[10, 1_000, 60_000]));
+        let longest = *chance.pick(&[10, 1_000, 60_000]);
+        let down = chance.millis(0..=longest);
         let act = if chance.once_in(3) {
             Act::Stop { patience: Duration::from_millis(*chance.pick(&[0, 100, 20_000])), down }
         } else {

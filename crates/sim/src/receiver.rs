@@ -86,7 +86,7 @@ pub struct Record {
     /// Print what is seen.
     pub verbose: bool,
     /// How often each subscriber saw each event.
-    counts: BTreeMap<(usize, Box<str>), usize>,
+    pub(crate) counts: BTreeMap<(usize, Box<str>), usize>,
 }
 
 /// A subscriber.
@@ -154,8 +154,8 @@ impl Receiver {
     }
 }
 
-fn is_replay(_parcel: &Parcel<'_>) -> bool {
-    false
+fn is_replay(parcel: &Parcel<'_>) -> bool {
+    parcel.replay.is_some()
 }
 
 fn status(status: u16) -> Answer {
