@@ -44,6 +44,16 @@ pub struct Nature {
     pub troubles: Vec<Trouble>,
 }
 
+impl Nature {
+    /// The longest that a read takes.
+    pub(crate) fn longest_read(&self) -> Duration {
+        Duration::from_millis(self.read_ms * SLOW + self.read_ms * SLOW / 4)
+    }
+}
+
+/// Now and then work takes so many times as long.
+const SLOW: u64 = 40;
+
 pub(crate) struct Disk {
     store: Arc<MemoryStore>,
     nature: Nature,
@@ -72,8 +82,7 @@ impl Disk {
 
     /// How long a piece of work takes, before and after it is done.
     fn pace(chance: &mut Chance, longest_ms: u64) -> (Duration, Duration) {
-        // Now and then something takes long.
-        let longest = if chance.once_in(50) { longest_ms * 40 } else { longest_ms };
+        let longest = if chance.once_in(50) { longest_ms * SLOW } else { longest_ms };
         (chance.millis(0..=longest), chance.millis(0..=longest / 4))
     }
 

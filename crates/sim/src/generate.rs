@@ -57,7 +57,7 @@ fn hook(chance: &mut Chance, name: &str, tenants: usize, length_ms: u64) -> Hook
         from = until;
     }
     if chance.once_in(3) {
-        hook.poison = Poison { fails: chance.within(5..=40), rejected: 0 };
+        hook.poison = Poison { fails: chance.within(5..=40), ..Poison::default() };
     }
     if chance.once_in(6) {
         hook.poison.rejected = chance.within(10..=40);
@@ -166,5 +166,5 @@ fn disk(chance: &mut Chance, length_ms: u64) -> Nature {
         }
     });
     let troubles = troubles.collect();
-    Nature { commit_ms: *chance.pick(&[1, 4, 20]), read_ms: *chance.pick(&[0, 2, 10]), troubles }
+    Nature { commit_ms: *chance.pick(&[1, 4, 20]), read_ms: *chance.pick(&[0, 0, 2, 10]), troubles }
 }

@@ -111,8 +111,9 @@ struct Shell {
     status: watch::Sender<Seen>,
     lane: Lane,
     attempts: Vec<Attempt>,
-    flying: JoinSet<(Turn, Timestamp, Outcome, bool)>,
+    flying: JoinSet<(Turn, Timestamp, Timestamp, Outcome, bool)>,
     letters: u64,
+    closes: Vec<(Box<str>, DeadState)>,
 }
 
 fn key(event: &Event) -> Option<u64> {
@@ -136,7 +137,7 @@ impl Shell {
         }
         let acks = Acks::from_bytes(progress.cursor, &progress.acked);
         let lane = Lane::new(spec.settings.clone(), standing, progress.cursor, acks, rows, clock::now());
-        Self { store, spec, status, lane, attempts: Vec::new(), flying: JoinSet::new(), letters: 0 }
+        Self { store, spec, status, lane, attempts: Vec::new(), flying: JoinSet::new(), letters: 0, closes: Vec::new() }
     }
 
     fn jitter(&self) -> f64 {
@@ -163,9 +164,10 @@ impl Shell {
             self.status.send_replace(Seen {
                 active: self.lane.standing().is_active(),
                 rest: at_rest && self.lane.seen() >= self.store.extent(self.spec.tenant).head,
-                parked: self.lane.rows(),
+                parked: self.lane.parked(),
                 in_flight: self.lane.in_flight(),
             });
+            if &*self.spec.name == "wh_1" && std::env::var("DBG").is_ok() { println!("DBG {} fly {} att {} pending {} seen {} head {} {:?}", clock::now().as_millis() - clock::START.as_millis(), self.flying.len(), self.attempts.len(), self.lane.pending(), self.lane.seen(), self.store.extent(self.spec.tenant).head, self.lane); }
             if stop.is_some() && self.flying.is_empty() {
                 return;
             }
@@ -238,12 +240,11 @@ impl Shell {
             };
             let outcome = sink.deliver(&[parcel]).await.pop().unwrap();
             let operational = event.subject.event_type.is_operational();
-            (turn, began, outcome, operational)
+            (turn, began, clock::now(), outcome, operational)
         });
     }
 
-    fn landed(&mut self, (turn, began, outcome, operational): (Turn, Timestamp, Outcome, bool)) {
-        let ended = clock::now();
+    fn landed(&mut self, (turn, began, ended, outcome, operational): (Turn, Timestamp, Timestamp, Outcome, bool)) {
         self.attempts.push(Attempt {
             subscription: self.spec.name.clone(),
             offset: turn.offset,
@@ -259,8 +260,16 @@ impl Shell {
         self.lane.settle(Attempted { offset: turn.offset, began, ended, operational }, outcome, jitter);
     }
 
+    fn take(&mut self) -> Option<tidings_core::lane::Changes> {
+        let changes = self.lane.take_changes();
+        if changes.is_some() || self.closes.is_empty() { return changes; }
+        let cursor = self.lane.cursor();
+        panic!("closes without changes at {cursor}");
+    }
+
     async fn commit(&mut self) {
-        while let Some(changes) = self.lane.take_changes() {
+        while let Some(changes) = self.take() {
+            let closes = std::mem::take(&mut self.closes);
             let tenant = self.spec.tenant;
             let (standing, notices) = (changes.standing.clone(), changes.notices.clone());
             let attempts = std::mem::take(&mut self.attempts);
@@ -293,6 +302,9 @@ impl Shell {
                     attempts: attempts.clone(),
                 };
                 let mut writes = vec![Write::Settle(settle)];
+                for (id, state) in &closes {
+                    writes.push(Write::Close(tenant, vec![id.clone()], state.clone()));
+                }
                 if let Some(standing) = &standing {
                     let body = serde_json::to_vec(standing).unwrap();
                     let owner = Owner::Tenant(tenant);
@@ -346,17 +358,8 @@ impl Shell {
                         }
                         DeadState::Replayed { at }
                     };
-                    while self
-                        .store
-                        .commit(at, vec![Write::Close(self.spec.tenant, vec![letter.id.clone()], state.clone())])
-                        .await
-                        .is_err()
-                    {
-                        tokio::time::sleep(Duration::from_millis(250)).await;
-                    }
-                    if order == Order::Discard {
-                        self.lane.release(letter.offset);
-                    }
+                    self.closes.push((letter.id.clone(), state));
+                    if order == Order::Discard && !self.lane.release(letter.offset) { self.closes.pop(); let w = Write::Close(self.spec.tenant, vec![letter.id.clone()], DeadState::Discarded { at, reason: "x".into() }); let _ = self.store.commit(at, vec![w]).await; }
                 }
             }
             _ => {}

@@ -131,8 +131,15 @@ impl Process {
                 println!("{:>12} ms  {act:?}", ms(clock::now()));
             }
             match act {
-                Act::Publish(tenant, batch) => outside.unacked[tenant].lock().push_back(batch),
-                Act::Order(hook, Order::Restart) => self.start_hook(outside, world, hook),
+                Act::Publish(tenant, batch) => {
+                    outside.unacked[tenant].batches.lock().push_back(batch);
+                    outside.unacked[tenant].bell.notify_one();
+                }
+                Act::Order(hook, order @ Order::Restart) => {
+                    let (asked, done) = (clock::now(), Some(clock::now()));
+                    outside.notes.lock().push(Note { hook, order, life: self.number, asked, done });
+                    self.start_hook(outside, world, hook);
+                }
                 Act::Order(hook, order) => drop(tokio::spawn(self.order(outside, world, hook, order))),
                 Act::Crash(down) => return (End::Crashed, down, true),
                 Act::Stop { patience, down } => {
@@ -176,13 +183,14 @@ impl Process {
         let mut parked = vec![0; world.hooks.len()];
         while clock::now() < until {
             tokio::time::sleep(LOOK_EVERY).await;
-            let mut at_rest = outside.unacked.iter().all(|queue| queue.lock().is_empty());
+            let mut at_rest = outside.unacked.iter().all(|unacked| unacked.batches.lock().is_empty());
             for (hook, spec) in world.hooks.iter().enumerate() {
                 let status = self.lanes.status(&spec.name).unwrap_or_default();
                 at_rest &= status.rest && status.active;
+
                 if !status.active {
                     self.order(outside, world, hook, Order::Activate).await;
-                } else if status.rest && status.parked > 0 {
+                } else if status.parked > 0 {
                     at_rest = false;
                     parked[hook] += 1;
                     let order = if parked[hook] == 1 { Order::ReplayDead } else { Order::Discard };
@@ -219,12 +227,12 @@ fn spec(outside: &Outside, world: &World, hook: usize) -> Spec {
 
 /// Publishes to a tenant what there is, one batch after the other, until each is acknowledged.
 fn publish(store: Arc<dyn Store>, outside: &Outside, place: usize, seed: u64) -> impl Future<Output = ()> + Send + 'static {
-    let (queue, acked) = (Arc::clone(&outside.unacked[place]), Arc::clone(&outside.acked));
+    let (unacked, acked) = (Arc::clone(&outside.unacked[place]), Arc::clone(&outside.acked));
     let mut chance = Chance::about(seed, &["publisher", &place.to_string()]);
     async move {
         loop {
-            let Some(batch) = queue.lock().front().cloned() else {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+            let Some(batch) = unacked.batches.lock().front().cloned() else {
+                unacked.bell.notified().await;
                 continue;
             };
             let events = batch.into_iter().map(|draft| {
@@ -236,7 +244,7 @@ fn publish(store: Arc<dyn Store>, outside: &Outside, place: usize, seed: u64) ->
             match store.commit(clock::now(), vec![Write::Append(append)]).await.map(|mut written| written.pop()) {
                 Ok(Some(Written::Appended { results, .. })) => {
                     acked.lock().extend(results.into_iter().map(|result| (place, result.id.as_str().into(), result.offset)));
-                    queue.lock().pop_front();
+                    unacked.batches.lock().pop_front();
                 }
                 _ => tokio::time::sleep(PUBLISH_AGAIN).await,
             }

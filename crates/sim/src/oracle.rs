@@ -19,9 +19,9 @@ mod standing;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidings_core::event::EventType;
-use tidings_core::lane::{Outcome, Settings};
+use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::Event;
@@ -127,6 +127,11 @@ impl<'a> Case<'a> {
         self.run.lives.get(life as usize).map_or((End::Drained, Timestamp::from_millis(i64::MAX)), |life| (life.end, life.ended))
     }
 
+    /// How long an event may be read between the decision to send it and the attempt.
+    pub(crate) fn slack(&self) -> Duration {
+        self.run.world.disk.longest_read()
+    }
+
     /// Whether what ended at `ended` in a life may be unknown to the next one.
     pub(crate) fn may_be_lost(&self, life: u32) -> bool {
         matches!(self.end(life).0, End::Crashed | End::Cancelled)
@@ -136,13 +141,4 @@ impl<'a> Case<'a> {
 /// Milliseconds since the beginning, for a person.
 pub(crate) fn ms(at: Timestamp) -> i64 {
     at.as_millis() - crate::clock::START.as_millis()
-}
-
-/// Whether an attempt failed and may be tried again.
-pub(crate) fn is_retry(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Retry { .. })
-}
-
-pub(crate) fn is_operational(event_type: &EventType) -> bool {
-    event_type.is_operational()
 }

@@ -42,6 +42,8 @@ pub struct Poison {
     pub fails: u64,
     /// One event in so many is rejected; 0: none.
     pub rejected: u64,
+    /// The event of this id is answered with 500 always.
+    pub id: Option<&'static str>,
 }
 
 /// One attempt as the subscriber saw it.
@@ -117,7 +119,8 @@ impl Receiver {
         if self.poison.rejected > 0 && always.once_in(self.poison.rejected) {
             return (quick, Outcome::Reject { reason: "unwanted".into(), answer: status(400) });
         }
-        if self.poison.fails > 0 && always.once_in(self.poison.fails) {
+        let chosen = self.poison.fails > 0 && always.once_in(self.poison.fails);
+        if chosen || self.poison.id == Some(id) {
             return (quick, failed(500, None));
         }
         let well = Outcome::Delivered(status(200));

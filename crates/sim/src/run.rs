@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidings_core::circuit::Standing;
+use tidings_core::event::Draft;
 use tidings_core::lane::Row;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
@@ -12,6 +13,7 @@ use tidings_log::Event;
 use tidings_log::memory::MemoryDisk;
 use tidings_log::store::{Attempt, DeadLetter};
 use tidings_log::verify::Report;
+use tokio::sync::Notify;
 
 use crate::clock;
 use crate::life;
@@ -112,10 +114,16 @@ pub(crate) struct Outside {
     pub(crate) notes: Arc<Mutex<Vec<Note>>>,
     pub(crate) acked: Arc<Mutex<Vec<(usize, Box<str>, Offset)>>>,
     /// What is to be published to each tenant and is not acknowledged yet.
-    pub(crate) unacked: Vec<Arc<Mutex<VecDeque<Vec<tidings_core::event::Draft>>>>>,
+    pub(crate) unacked: Vec<Arc<Unacked>>,
     pub(crate) plant: Option<Plant>,
-    /// Whether dead letters that park were dealt with at the end: they come again once.
     pub(crate) verbose: bool,
+}
+
+/// Batches that a publisher has, and is woken for.
+#[derive(Default)]
+pub(crate) struct Unacked {
+    pub(crate) batches: Mutex<VecDeque<Vec<Draft>>>,
+    pub(crate) bell: Notify,
 }
 
 /// Runs a world and judges it.

@@ -9,6 +9,7 @@ use tidings_core::retry::RETRY_AFTER_MAX;
 
 use super::{Case, ms};
 use crate::receiver::Seen;
+use crate::world::Order;
 
 /// An outcome is committed that soon after it is known, if the disk works: two commits, each as slow as it gets.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
@@ -151,12 +152,17 @@ fn rate(case: &mut Case<'_>) {
     };
     let count: u64 = count.parse().unwrap_or(1);
     for span_ms in [1_000, 10_000] {
-        let most = 1 + (1_000.max(unit_ms / count) + span_ms) * count / unit_ms;
+        let slack_ms = u64::try_from(case.slack().as_millis()).unwrap_or(u64::MAX);
+        let most = 1 + (1_000.max(unit_ms / count) + span_ms + slack_ms) * count / unit_ms;
         for (place, seen) in case.seen.iter().enumerate() {
             let until = seen.began.plus(Duration::from_millis(span_ms));
             let made = case.seen[place..].iter().take_while(|other| other.began < until && other.life == seen.life);
             let made = made.count() as u64;
-            if made > most {
+            // Whoever starts anew starts with a full bucket.
+            let anew = case.run.notes.iter().any(|note| {
+                note.hook == case.hook && note.order == Order::Restart && note.asked >= seen.began && note.asked < until
+            });
+            if made > most && !anew {
                 let text = format!("{made} attempts in {span_ms} ms from {} on, with {rate}", ms(seen.began));
                 case.broken("S4", text);
                 return;

@@ -147,7 +147,8 @@ fn deactivations(case: &mut Case<'_>, facts: &[Fact]) {
     for told in told {
         let activated = case.run.notes.iter().filter(|note| note.hook == case.hook && note.order == Order::Activate);
         let until = activated.filter(|note| note.asked >= told).map(|note| note.asked).min();
-        let late = case.seen.iter().find(|seen| seen.began > told && until.is_none_or(|until| seen.began < until));
+        let known = told.plus(case.slack());
+        let late = case.seen.iter().find(|seen| seen.began > known && until.is_none_or(|until| seen.began < until));
         if let Some(late) = late {
             let text = format!("{} is sent at {} although it was deactivated at {}", late.id, ms(late.began), ms(told));
             case.broken("S3", text);
@@ -163,8 +164,11 @@ fn circuit(case: &mut Case<'_>, facts: &[Fact]) {
             let lived = fact.life < seen.life && (!case.may_be_lost(fact.life) || is_told(case, fact));
             lived || (fact.life == seen.life && fact.at <= through)
         };
-        // What ended in the same millisecond may have been heard before or after.
-        let just_before = Timestamp::from_millis(seen.began.as_millis() - 1);
+        // What ended in the same millisecond, or while the event was read, may have been heard before or after.
+        let earliest = Timestamp::from_millis(seen.began.as_millis() - case.slack().as_millis() as i64 - 1);
+        let between = facts.iter().map(|fact| fact.at).filter(|at| (earliest..seen.began).contains(at));
+        let mut moments: Vec<_> = between.chain([earliest]).collect();
+        moments.push(Timestamp::from_millis(seen.began.as_millis() - 1));
         let forbids = |through: Timestamp| {
             let mut model = Model::default();
             for fact in facts.iter().filter(|fact| known(fact, through)) {
@@ -176,8 +180,8 @@ fn circuit(case: &mut Case<'_>, facts: &[Fact]) {
             let early = seen.began < model.probe;
             (model.is_open() && (early || flying.is_some())).then(|| (model.clone(), flying.map(|other| other.id.clone())))
         };
-        if forbids(just_before).is_some()
-            && let Some((model, flying)) = forbids(seen.began)
+        if let Some((model, flying)) = forbids(seen.began)
+            && moments.into_iter().all(|moment| forbids(moment).is_some())
         {
             let text = format!(
                 "{} is sent at {} while the circuit is open: {} failures, next probe at {}, in flight {flying:?}",
@@ -208,7 +212,8 @@ fn pauses(case: &mut Case<'_>) {
         let ends = |order| matches!(order, Order::Resume | Order::Activate);
         let until = notes.iter().filter(|other| ends(other.order) && other.done.is_none_or(|other| other >= note.asked));
         let until = until.map(|other| other.asked).min();
-        let late = case.seen.iter().find(|seen| seen.began > done && until.is_none_or(|until| seen.began < until));
+        let known = done.plus(case.slack());
+        let late = case.seen.iter().find(|seen| seen.began > known && until.is_none_or(|until| seen.began < until));
         if let Some(late) = late {
             let text = format!("{} is sent at {} although it was paused at {}", late.id, ms(late.began), ms(done));
             case.broken("S4", text);
