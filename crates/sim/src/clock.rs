@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use foldhash::HashMap;
 use tidings_core::time::Timestamp;
+use tidings_engine::dispatcher::Env;
 
 use tokio::task::Id;
 use tokio::time::Instant;
@@ -32,6 +33,9 @@ thread_local! {
 /// Time and chance of this thread's simulated process.
 //ENV
 
+/// Time and chance of this thread's simulated process.
+pub(crate) const ENV: Env = Env { now, random };
+
 /// A process begins at `base`. Call it on its runtime.
 pub(crate) fn begin(seed: u64, life: u32, base: Timestamp) {
     let anybody = Chance::about(seed, &["process", &life.to_string()]);
@@ -55,7 +59,7 @@ pub(crate) fn now() -> Timestamp {
     CLOCK.with_borrow(|clock| clock.as_ref().map_or(START, |clock| clock.base.plus(clock.origin.elapsed())))
 }
 
-pub(crate) fn random(buffer: &mut [u8]) {
+fn random(buffer: &mut [u8]) {
     CLOCK.with_borrow_mut(|clock| {
         let Some(clock) = clock else { return };
         let task = tokio::task::try_id();

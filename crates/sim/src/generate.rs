@@ -134,6 +134,8 @@ fn orders(chance: &mut Chance, world: &mut World, length_ms: u64) {
         Order::ReplayDead,
         Order::Discard,
         Order::ReplayAll,
+        Order::ReplayUndelivered,
+        Order::ActivateLatest,
     ];
     for hook in 0..world.hooks.len() {
         for _ in 0..chance.below(6) {

@@ -8,6 +8,7 @@ use tidings_core::event::Defaults;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
+use tidings_engine::dispatcher::opening;
 use tidings_log::memory::MemoryStore;
 use tidings_log::store::{Append, DeadQuery, Kind, Owner, Prepared, Written};
 use tidings_log::{Query, Store, Tenant, Write};
@@ -16,7 +17,7 @@ use tokio::runtime::Builder;
 use crate::chance::Chance;
 use crate::clock;
 use crate::disk::Disk;
-use crate::lanes::{Lanes, Spec};
+use crate::lanes::{Became, Lanes, Spec};
 use crate::oracle::ms;
 use crate::plant::Plant;
 use crate::receiver::Receiver;
@@ -46,7 +47,7 @@ fn runtime() -> tokio::runtime::Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
 }
 
-/// Makes the tenants.
+/// Makes the tenants and the webhooks.
 pub(crate) fn prepare(outside: &Outside, world: &World) {
     let store = MemoryStore::open(&outside.disk);
     runtime().block_on(async {
@@ -54,6 +55,11 @@ pub(crate) fn prepare(outside: &Outside, world: &World) {
             let name = TenantName::parse(&format!("tenant-{place}")).expect("a name");
             let written = store.commit(clock::START, vec![Write::Tenant(name)]).await;
             assert_eq!(written, Ok(vec![Written::Tenant(tenant(place))]));
+        }
+        for hook in &world.hooks {
+            let opening = opening(&hook.name, tenant(hook.tenant), Offset(0));
+            let written = store.commit(clock::START, vec![opening]).await;
+            assert_eq!(written, Ok(vec![Written::Done]));
         }
     });
 }
@@ -69,7 +75,7 @@ pub(crate) fn live(
     let runtime = runtime();
     let (end, down, finished) = runtime.block_on(async {
         clock::begin(world.seed, number, began);
-        let process = Arc::new(Process::start(outside, world, number));
+        let process = Arc::new(Process::start(outside, world, number).await);
         process.live(outside, world, acts).await
     });
     let ended = runtime.block_on(async { clock::now() });
@@ -86,13 +92,14 @@ struct Process {
 }
 
 impl Process {
-    fn start(outside: &Outside, world: &World, number: u32) -> Self {
+    async fn start(outside: &Outside, world: &World, number: u32) -> Self {
         let disk = Disk::open(&outside.disk, world.disk.clone(), world.seed, number, outside.plant);
         let store: Arc<dyn Store> = Arc::new(disk);
-        let process = Self { lanes: Lanes::new(Arc::clone(&store)), store, number };
+        let process = Self { lanes: Lanes::open(Arc::clone(&store)).await, store, number };
         for hook in 0..world.hooks.len() {
             process.start_hook(outside, world, hook);
         }
+        process.lanes.begin();
         process
     }
 
@@ -137,7 +144,7 @@ impl Process {
                 }
                 Act::Order(hook, order @ Order::Restart) => {
                     let (asked, done) = (clock::now(), Some(clock::now()));
-                    outside.notes.lock().push(Note { hook, order, life: self.number, asked, done });
+                    outside.notes.lock().push(Note { hook, order, life: self.number, asked, done, pointless: false });
                     self.start_hook(outside, world, hook);
                 }
                 Act::Order(hook, order) => drop(tokio::spawn(self.order(outside, world, hook, order))),
@@ -163,15 +170,17 @@ impl Process {
         order: Order,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (process, notes, name) = (Arc::clone(self), Arc::clone(&outside.notes), world.hooks[hook].name.clone());
+        let tenant = tenant(world.hooks[hook].tenant);
         let place = {
             let mut notes = notes.lock();
-            notes.push(Note { hook, order, life: self.number, asked: clock::now(), done: None });
+            notes.push(Note { hook, order, life: self.number, asked: clock::now(), done: None, pointless: false });
             notes.len() - 1
         };
         async move {
-            if process.lanes.order(&name, order).await {
-                notes.lock()[place].done = Some(clock::now());
-            }
+            let became = process.lanes.order(&name, tenant, order).await;
+            let note = &mut notes.lock()[place];
+            note.done = (became == Became::Done).then(clock::now);
+            note.pointless = became == Became::Pointless;
         }
     }
 

@@ -25,7 +25,7 @@ use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::Event;
-use tidings_log::store::{Attempt, DeadLetter};
+use tidings_log::store::{Attempt, DeadLetter, DeadState};
 
 use crate::receiver::Seen;
 use crate::run::{End, Run};
@@ -130,6 +130,13 @@ impl<'a> Case<'a> {
     /// How long an event may be read between the decision to send it and the attempt.
     pub(crate) fn slack(&self) -> Duration {
         self.run.world.disk.longest_read()
+    }
+
+    /// Whether somebody had an event sent again between two moments: its dead letter says so.
+    pub(crate) fn revived(&self, id: &str, from: Timestamp, until: Timestamp) -> bool {
+        let Some(offset) = self.events.get(id).map(|event| event.offset) else { return false };
+        let mut letters = self.letters.iter().filter(|letter| letter.offset == offset);
+        letters.any(|letter| matches!(letter.state, DeadState::Replayed { at } if from <= at && at <= until))
     }
 
     /// Whether what ended at `ended` in a life may be unknown to the next one.

@@ -64,6 +64,8 @@ pub struct Note {
     pub asked: Timestamp,
     /// When it was confirmed, if it was.
     pub done: Option<Timestamp>,
+    /// There was nothing to do.
+    pub pointless: bool,
 }
 
 /// What the log keeps of a webhook in the end.

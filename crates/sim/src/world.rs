@@ -74,6 +74,8 @@ pub enum Order {
     Resume,
     /// Activates it where it stood.
     Activate,
+    /// Activates it at the end of the log.
+    ActivateLatest,
     /// Starts it anew, as after a change of its settings.
     Restart,
     /// Sends all its open dead letters again.
@@ -82,6 +84,8 @@ pub enum Order {
     Discard,
     /// Sends again what is under its cursor, everything.
     ReplayAll,
+    /// Sends again what was given up or jumped over.
+    ReplayUndelivered,
 }
 
 /// A moment of the simulation.

@@ -96,7 +96,8 @@ fn number(case: &mut Case<'_>, place: usize, earlier: &[usize]) {
     }
     let same_kind = earlier.iter().map(|place| case.seen[*place]).filter(|other| other.replay == seen.replay);
     if seen.attempt == 1 {
-        let again = same_kind.rev().find(|other| other.life == seen.life && !seen.replay);
+        let mut same_life = same_kind.rev().filter(|other| other.life == seen.life && !seen.replay);
+        let again = same_life.next().filter(|other| !case.revived(&seen.id, other.began, seen.began));
         if let Some(again) = again {
             let text = format!("{} counts from 1 again at {} after attempt {}", seen.id, ms(seen.began), again.attempt);
             case.broken("S1", text);

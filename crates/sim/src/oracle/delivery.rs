@@ -133,19 +133,23 @@ fn twice(case: &mut Case<'_>) {
     for told in case.history.iter().filter(|told| told.attempt.reason.is_none() && !told.attempt.replay) {
         known.entry(told.attempt.offset).or_insert(told.life);
     }
-    let mut delivered: BTreeMap<Offset, u32> = BTreeMap::new();
+    let mut delivered: BTreeMap<Offset, (u32, Timestamp)> = BTreeMap::new();
     let mut repeated: BTreeMap<(u32, u32), BTreeSet<Offset>> = BTreeMap::new();
     for seen in case.seen.clone().into_iter().filter(|seen| !seen.replay) {
         let Some(offset) = case.offset(seen) else { continue };
         if let Some(life) = delivered.get(&offset) {
+            let (life, ended) = *life;
+            if case.revived(&seen.id, ended, seen.began) {
+                continue;
+            }
             let committed = known.get(&offset).is_some_and(|known| *known < seen.life);
-            if *life == seen.life || committed {
+            if life == seen.life || committed {
                 case.broken("I4", format!("{} is sent again at {} although that was settled", seen.id, ms(seen.began)));
             }
-            repeated.entry((*life, seen.life)).or_default().insert(offset);
+            repeated.entry((life, seen.life)).or_default().insert(offset);
         }
         if seen.is_delivered() {
-            delivered.insert(offset, seen.life);
+            delivered.insert(offset, (seen.life, seen.began));
         }
     }
     for ((before, life), again) in repeated {

@@ -7,6 +7,7 @@ use tidings_core::retry::RETRY_AFTER_MAX;
 use tidings_core::time::Timestamp;
 
 use super::{Case, ms};
+use crate::run::Note;
 use crate::world::Order;
 
 /// Failed attempts in a row that open the circuit.
@@ -109,7 +110,7 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
     facts.extend(forgotten);
     // Of one life, those that were told come first, in their order.
     facts.sort_by_key(|fact| fact.life);
-    for note in case.run.notes.iter().filter(|note| note.hook == case.hook && note.order == Order::Activate) {
+    for note in case.run.notes.iter().filter(|note| note.hook == case.hook && activates(note)) {
         let Some(done) = note.done else {
             certain = false;
             continue;
@@ -145,7 +146,7 @@ fn deactivations(case: &mut Case<'_>, facts: &[Fact]) {
         return;
     }
     for told in told {
-        let activated = case.run.notes.iter().filter(|note| note.hook == case.hook && note.order == Order::Activate);
+        let activated = case.run.notes.iter().filter(|note| note.hook == case.hook && activates(note));
         let until = activated.filter(|note| note.asked >= told).map(|note| note.asked).min();
         let known = told.plus(case.slack());
         let late = case.seen.iter().find(|seen| seen.began > known && until.is_none_or(|until| seen.began < until));
@@ -204,12 +205,17 @@ fn is_told(case: &Case<'_>, fact: &Fact) -> bool {
     })
 }
 
+/// Whether somebody may have activated it.
+fn activates(note: &Note) -> bool {
+    matches!(note.order, Order::Activate | Order::ActivateLatest) && !note.pointless
+}
+
 /// Between a pause that was confirmed and the next order nothing is sent.
 fn pauses(case: &mut Case<'_>) {
     let notes: Vec<_> = case.run.notes.iter().filter(|note| note.hook == case.hook).collect();
     for note in notes.iter().filter(|note| note.order == Order::Pause) {
         let Some(done) = note.done else { continue };
-        let ends = |order| matches!(order, Order::Resume | Order::Activate);
+        let ends = |order| matches!(order, Order::Resume | Order::Activate | Order::ActivateLatest);
         let until = notes.iter().filter(|other| ends(other.order) && other.done.is_none_or(|other| other >= note.asked));
         let until = until.map(|other| other.asked).min();
         let known = done.plus(case.slack());
