@@ -1,30 +1,51 @@
-//! Delivers the log to subscriptions: one lane each, a task that reads, sends, settles and commits.
+//! Delivers the log to subscriptions.
 //!
-//! What is decided stands in `tidings_core::lane`; here is the shell that acts on it. One slow subscriber slows nobody:
-//! lanes share the log's tail and nothing else. Circuit, deactivation, replay and the sweep that lets current lanes
-//! share one cursor will be neighbours of `runner`.
+//! A *shard* is a thread's part of the work: the slots that fall to it, and a runtime of its own. In it a *sweeper* for
+//! each tenant follows the tail of the log, finds by an index who wants an event, and puts it into that lane's *inbox*. A
+//! *lane* is a task that exists while its subscription has something to do: it sends, settles, commits. Who falls behind
+//! reads from the log by itself until it has caught up with the sweeper.
+//!
+//! What is decided stands in `tidings_core::lane`; here is the shell that acts on it. A subscription that has nothing to
+//! do costs an entry in memory and no row on disk: its cursor is that of its slot.
 
 mod attempt;
+mod inbox;
+mod lanes;
 mod ledger;
+mod notice;
+mod orders;
 mod reading;
+mod replay;
+mod room;
 mod runner;
+mod shard;
 mod signals;
+mod sweeper;
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::HashMap;
-use parking_lot::Mutex;
+use futures_util::future::join_all;
+use tidings_core::circuit::Standing;
 use tidings_core::filter::Filter;
-use tidings_core::lane::Ordering;
+use tidings_core::lane::{Changes, Settings};
 use tidings_core::offset::Offset;
-use tidings_core::retry::Schedule;
 use tidings_core::time::Timestamp;
-use tidings_log::{Store, Tenant};
+use tidings_log::store::{Kind, Settle};
+use tidings_log::{CommitError, Store, Tenant, Unavailable, Write};
 use tidings_sinks::Sink;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
+
+pub use orders::{Order, Outcome};
+pub use replay::{Job, Only};
+pub use room::ATTEMPTS_MAX;
+use shard::Shard;
+
+/// Slots that subscriptions are dealt to; a number that is kept on disk.
+pub const SLOTS: u8 = 64;
+/// Documents read at once.
+const PAGE: usize = 1_000;
 
 /// Who gets which events, and how.
 pub struct Subscription {
@@ -34,16 +55,20 @@ pub struct Subscription {
     pub tenant: Tenant,
     /// Which of them.
     pub filter: Filter,
-    /// The cursor, if the log keeps no progress of it.
+    /// The cursor, if the log keeps none of it.
     pub start: Offset,
-    /// When to try again.
-    pub schedule: Schedule,
-    /// Most attempts in flight.
-    pub max_concurrency: usize,
-    /// Whether aggregates keep their order.
-    pub ordering: Ordering,
+    /// What it asks of its lane.
+    pub settings: Settings,
+    /// Whether what becomes of it is told by `tidings.*` events; those of notices are not.
+    pub told: bool,
     /// The way to the subscriber.
     pub sink: Arc<dyn Sink>,
+}
+
+/// What is committed together with a new subscription: where it begins.
+pub fn opening(id: &str, tenant: Tenant, start: Offset) -> Write {
+    let changes = Changes { cursor: start, ..Changes::default() };
+    Write::Settle(Settle { subscription: id.into(), tenant, changes, ..Settle::default() })
 }
 
 /// Time and chance.
@@ -55,149 +80,159 @@ pub struct Env {
     pub random: fn(&mut [u8]),
 }
 
-/// How a lane stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl Env {
+    /// Chance from 0 to 1.
+    fn jitter(self) -> f64 {
+        let mut random = [0; 4];
+        (self.random)(&mut random);
+        f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
+    }
+}
+
+/// How a subscription stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaneStatus {
+    /// Whether it is sent to, and how it fared lately.
+    pub standing: Standing,
     /// Everything through here is settled but for what waits.
     pub cursor: Offset,
+    /// How many events lie after the cursor, whether they match or not.
+    pub lag: u64,
     /// Attempts being made.
     pub in_flight: usize,
-    /// Deliveries that wait beside the cursor.
-    pub waiting: usize,
-    /// Deliveries given up, ever.
+    /// Deliveries under way or waiting, as far as they are known.
+    pub pending: usize,
+    /// Aggregates that wait for what becomes of a dead letter.
+    pub parked: usize,
+    /// Open dead letters.
     pub dead: u64,
+}
+
+/// What all subscriptions together have to do, without those that are paused or deactivated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Deliveries that are not made yet; of subscriptions that are behind, the events that they have not looked at count.
+    pub queued: u64,
+    /// The largest number of events between a cursor and the head.
+    pub lag: u64,
+    /// Open dead letters of all.
+    pub dead: u64,
+    /// Attempts being made.
+    pub in_flight: u64,
+    /// Subscriptions by state: active, paused, deactivated.
+    pub states: [u64; 3],
+    /// Attempts since the start: delivered, failed.
+    pub attempts: [u64; 2],
+    /// Of the deliveries of the last minute: how many, and the milliseconds from record to success of all of them.
+    pub recent: (u64, u64),
 }
 
 /// Runs the lanes of all subscriptions.
 pub struct Dispatcher {
-    store: Arc<dyn Store>,
-    env: Env,
-    runtime: Handle,
-    lanes: Mutex<Lanes>,
-}
-
-#[derive(Default)]
-struct Lanes {
-    running: HashMap<Box<str>, Running>,
-    shut: bool,
-}
-
-/// What a lane is told from outside; later ones are stronger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
-    Run,
-    /// Send nothing more, settle what is in flight, commit, end.
-    Settle,
-    /// Forget what is in flight, commit what is known, end.
-    Cancel,
-}
-
-/// The outside of a lane.
-struct Running {
-    orders: watch::Sender<Order>,
-    status: Arc<Mutex<LaneStatus>>,
-    /// Closes when the lane's task has ended, however it did.
-    ended: watch::Receiver<()>,
-}
-
-impl Running {
-    fn order(&self, order: Order) {
-        self.orders.send_if_modified(|current| mem::replace(current, order.max(*current)) < order);
-    }
-
-    async fn ended(&mut self) {
-        while self.ended.changed().await.is_ok() {}
-    }
+    shards: Vec<Arc<Shard>>,
 }
 
 impl Dispatcher {
-    /// A dispatcher without lanes; theirs will run on `runtime`.
-    pub fn new(store: Arc<dyn Store>, env: Env, runtime: Handle) -> Self {
-        Self { store, env, runtime, lanes: Mutex::default() }
-    }
-
-    /// Starts a lane. A running one of the same id settles first and is replaced. After [`Dispatcher::shutdown`]
-    /// nothing starts.
-    pub fn start(&self, subscription: Subscription) {
-        let (orders, told) = watch::channel(Order::Run);
-        let (alive, ended) = watch::channel(());
-        let status = Arc::new(Mutex::new(LaneStatus { cursor: subscription.start, ..LaneStatus::default() }));
-        let mut lanes = self.lanes.lock();
-        if lanes.shut {
-            return;
+    /// A dispatcher without subscriptions, a shard for each of `runtimes` (at least one): what runs for a shard runs there.
+    ///
+    /// It reads once what the log keeps of subscriptions.
+    pub async fn open(store: Arc<dyn Store>, env: Env, runtimes: Vec<Handle>) -> Result<Self, Unavailable> {
+        let count = runtimes.len();
+        let shards: Vec<_> =
+            runtimes.into_iter().map(|runtime| Shard::new(Arc::clone(&store), env, runtime, count)).collect();
+        let dispatcher = Self { shards };
+        for swept in store.swept().await? {
+            dispatcher.shards[usize::from(swept.slot) % count].remember_swept(swept);
         }
-        let running = Running { orders, status: Arc::clone(&status), ended };
-        let former = lanes.running.insert(subscription.id.clone(), running);
-        let (store, env) = (Arc::clone(&self.store), self.env);
-        self.runtime.spawn(async move {
-            let _alive = alive;
-            let mut told = told;
-            if let Some(former) = former {
-                succeed(former, &mut told).await;
+        let mut after = String::new();
+        loop {
+            let page = store.behind(&after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.to_string();
+            for id in page {
+                dispatcher.shard(&id).remember_behind(id);
             }
-            runner::run(store, env, subscription, told, status).await;
-        });
-    }
-
-    /// Ends a lane after it has settled what is in flight and committed it.
-    pub async fn stop(&self, id: &str) {
-        let running = self.lanes.lock().running.remove(id);
-        if let Some(mut running) = running {
-            running.order(Order::Settle);
-            running.ended().await;
         }
-    }
-
-    /// How a lane stands, if there is one.
-    pub fn status(&self, id: &str) -> Option<LaneStatus> {
-        let lanes = self.lanes.lock();
-        let status = *lanes.running.get(id)?.status.lock();
-        Some(status)
-    }
-
-    /// Ends all lanes. Nothing more is sent; what is in flight gets `patience`, then it is cancelled as unknown, not
-    /// failed. Everything known is committed.
-    pub async fn shutdown(&self, patience: Duration) {
-        let mut running: Vec<_> = {
-            let mut lanes = self.lanes.lock();
-            lanes.shut = true;
-            lanes.running.drain().map(|(_, running)| running).collect()
-        };
-        for lane in &running {
-            lane.order(Order::Settle);
+        for (id, count) in store.dead_counts().await? {
+            dispatcher.shard(&id).remember_dead(id, count);
         }
-        let settled = async {
-            for lane in &mut running {
-                lane.ended().await;
-            }
-        };
-        if tokio::time::timeout(patience, settled).await.is_ok() {
-            return;
-        }
-        for lane in &running {
-            lane.order(Order::Cancel);
-        }
-        for lane in &mut running {
-            lane.ended().await;
-        }
-    }
-}
-
-/// Ends the lane that went before, no slower than its successor is told to end.
-async fn succeed(mut former: Running, told: &mut watch::Receiver<Order>) {
-    former.order(Order::Settle);
-    let Running { orders, ended, .. } = &mut former;
-    loop {
-        tokio::select! {
-            alive = ended.changed() => if alive.is_err() { return },
-            order = told.changed() => {
-                let order = if order.is_ok() { *told.borrow_and_update() } else { Order::Cancel };
-                orders.send_if_modified(|current| mem::replace(current, order.max(*current)) < order);
-                if order == Order::Cancel {
-                    break;
+        let mut after = String::new();
+        loop {
+            let page = store.list(Kind::Standing, None, &after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(dispatcher) };
+            after = last.id.to_string();
+            for document in page {
+                match serde_json::from_slice(&document.body) {
+                    Ok(standing) => dispatcher.shard(&document.id).remember_standing(document.id, standing),
+                    Err(error) => tracing::error!(subscription = &*document.id, %error, "a standing cannot be read"),
                 }
             }
         }
     }
-    former.ended().await;
+
+    /// Adds a subscription, or gives one that runs other settings: what is in flight settles first. After
+    /// [`Dispatcher::shutdown`] nothing starts.
+    pub fn start(&self, subscription: Subscription) {
+        let shard = self.shard(&subscription.id);
+        shard.start(Arc::new(subscription));
+    }
+
+    /// Takes a subscription out after it has settled what is in flight and committed it.
+    pub async fn stop(&self, id: &str) {
+        self.shard(id).stop(id).await;
+    }
+
+    /// How a subscription stands, if there is one.
+    pub fn status(&self, id: &str) -> Option<LaneStatus> {
+        self.shard(id).status(id)
+    }
+
+    /// What all have to do.
+    pub fn totals(&self) -> Totals {
+        self.shards.iter().map(|shard| shard.totals()).fold(Totals::default(), Totals::and)
+    }
+
+    /// Has something done to a subscription, together with `writes` in one commit. `None`: there is none of this id.
+    pub async fn order(&self, id: &str, order: Order, writes: Vec<Write>) -> Option<Result<Outcome, CommitError>> {
+        let (sender, answer) = oneshot::channel();
+        if !self.shard(id).order(id, orders::Ordered { order, writes, sender }) {
+            return None;
+        }
+        let ended = || Err(Unavailable::Trouble("the dispatcher has ended".into()).into());
+        Some(answer.await.unwrap_or_else(|_| ended()))
+    }
+
+    /// Ends everything. Nothing more is sent; what is in flight gets `patience`, then it is cancelled as unknown, not
+    /// failed. Everything known is committed.
+    pub async fn shutdown(&self, patience: Duration) {
+        join_all(self.shards.iter().map(|shard| shard.shutdown(patience))).await;
+    }
+
+    fn shard(&self, id: &str) -> &Arc<Shard> {
+        &self.shards[usize::from(slot(id)) % self.shards.len()]
+    }
+}
+
+impl Totals {
+    fn and(self, other: Self) -> Self {
+        let add = |a: [u64; 2], b: [u64; 2]| [a[0] + b[0], a[1] + b[1]];
+        Self {
+            queued: self.queued + other.queued,
+            lag: self.lag.max(other.lag),
+            dead: self.dead + other.dead,
+            in_flight: self.in_flight + other.in_flight,
+            states: std::array::from_fn(|state| self.states[state] + other.states[state]),
+            attempts: add(self.attempts, other.attempts),
+            recent: (self.recent.0 + other.recent.0, self.recent.1 + other.recent.1),
+        }
+    }
+}
+
+/// The slot of a subscription: FNV-1a of its id, so that it is the same after every start.
+fn slot(id: &str) -> u8 {
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // The remainder is less than SLOTS.
+    u8::try_from((hash ^ (hash >> 32)) % u64::from(SLOTS)).unwrap_or(0)
 }

@@ -1,4 +1,5 @@
 //! What runs: the dispatcher that carries events to subscriptions, and the streams that clients follow themselves.
 
 pub mod dispatcher;
+pub mod interest;
 pub mod streams;
