@@ -134,7 +134,7 @@ impl Process {
         }
         while let Some((at, act)) = acts.pop_front() {
             tokio::time::sleep(at.since(clock::now())).await;
-            if outside.verbose && !matches!(act, Act::Publish(..)) {
+            if outside.verbose && !matches!(act, Act::Publish(..) | Act::Order(..)) {
                 println!("{:>12} ms  {act:?}", ms(clock::now()));
             }
             match act {
@@ -170,14 +170,20 @@ impl Process {
         order: Order,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (process, notes, name) = (Arc::clone(self), Arc::clone(&outside.notes), world.hooks[hook].name.clone());
-        let tenant = tenant(world.hooks[hook].tenant);
+        let (tenant, verbose) = (tenant(world.hooks[hook].tenant), outside.verbose);
         let place = {
             let mut notes = notes.lock();
             notes.push(Note { hook, order, life: self.number, asked: clock::now(), done: None, pointless: false });
             notes.len() - 1
         };
         async move {
+            if verbose {
+                println!("{:>12} ms  {name} {order:?}", ms(clock::now()));
+            }
             let became = process.lanes.order(&name, tenant, order).await;
+            if verbose {
+                println!("{:>12} ms  {name} {order:?}: {became:?}", ms(clock::now()));
+            }
             let note = &mut notes.lock()[place];
             note.done = (became == Became::Done).then(clock::now);
             note.pointless = became == Became::Pointless;

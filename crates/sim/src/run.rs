@@ -159,7 +159,18 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
             break;
         }
     }
+    if verbose {
+        for trouble in &world.disk.troubles {
+            println!("trouble from {} to {}: {trouble:?}", oracle::ms(trouble.from), oracle::ms(trouble.until));
+        }
+        for hook in &world.hooks {
+            println!("{}: {:?}, {:?}", hook.name, hook.settings, hook.poison);
+        }
+    }
     let mut run = life::collect(&outside, world, lives, finished);
+    if verbose {
+        run.kept.iter().flat_map(|kept| &kept.letters).for_each(|letter| println!("{letter:?}"));
+    }
     run.violations = oracle::judge(&run);
     run
 }

@@ -111,13 +111,12 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
     // Of one life, those that were told come first, in their order.
     facts.sort_by_key(|fact| fact.life);
     for note in case.run.notes.iter().filter(|note| note.hook == case.hook && activates(note)) {
-        let Some(done) = note.done else {
-            certain = false;
-            continue;
-        };
+        let never = Timestamp::from_millis(i64::MAX);
+        let done = note.done.unwrap_or(never);
         let place = facts.iter().position(|fact| (fact.life, fact.at) >= (note.life, note.asked)).unwrap_or(facts.len());
         certain &= !facts.iter().any(|fact| fact.life == note.life && note.asked <= fact.at && fact.at <= done);
-        facts.insert(place, Fact { at: done, life: note.life, kind: Kind::Activated });
+        // It counts before it is confirmed.
+        facts.insert(place, Fact { at: note.asked, life: note.life, kind: Kind::Activated });
     }
     (facts, certain)
 }
