@@ -17,10 +17,10 @@ const PLACE_BITS: u32 = ATTEMPTS_MAX.ilog2();
 const TRIM_ROWS: usize = 2_048;
 const TRIM_SPANS: usize = 256;
 
-const BY_EVENT: &str =
+pub(crate) const BY_EVENT: &str =
     "SELECT number FROM attempt WHERE tenant = ?1 AND span = ?2 AND first <= ?3 AND last >= ?3 ORDER BY number DESC";
 const BY_NUMBER: &str = "SELECT subscription, attempts FROM attempt WHERE number = ?";
-const BY_SUBSCRIPTION: &str =
+pub(crate) const BY_SUBSCRIPTION: &str =
     "SELECT number, attempts FROM attempt WHERE subscription = ? AND number <= ? ORDER BY number DESC";
 
 fn span(offset: Offset) -> i64 {
