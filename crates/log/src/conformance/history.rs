@@ -64,6 +64,7 @@ async fn history(stage: &Stage<'_>, subscription: &str, limit: usize) -> Vec<(u6
         let before = all.last().map(|(number, _)| *number);
         let page = stage.store().history(subscription, before, limit).await.unwrap();
         assert!(page.len() <= limit);
+        assert!(page.iter().all(|(number, _)| before.is_none_or(|before| *number < before)), "before {before:?}");
         if page.is_empty() {
             return all;
         }
