@@ -164,11 +164,10 @@ impl Lane {
         if self.in_flight > 0 || self.under_way.is_some() {
             return false;
         }
-        if to >= self.cursor {
-            let first = self.items.keys().next().copied().map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
-            if first <= to {
-                self.standing.skip(first, to);
-            }
+        // Also a jump back leaves out what waits before it.
+        let first = self.items.keys().next().copied().map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
+        if first <= to {
+            self.standing.skip(first, to);
         }
         let items = mem::take(&mut self.items);
         self.chains.clear();
