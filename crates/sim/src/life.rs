@@ -26,8 +26,9 @@ use crate::world::{Act, Order, World};
 
 /// How long the last stop of all waits.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often, at the end, somebody looks whether everything is at rest.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// How often, at the end, somebody looks whether everything is at rest: at first, and after a while.
+const LOOK_MIN: Duration = Duration::from_secs(20);
+const LOOK_MAX: Duration = Duration::from_hours(2);
 /// How often a publisher tries again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(300);
 
@@ -114,7 +115,8 @@ impl Process {
             Some(Plant::OrderLostOnRetry) => spec.settings.ordering = tidings_core::lane::Ordering::None,
             Some(Plant::ConcurrencyIgnored) => spec.settings.max_concurrency += 1,
             Some(Plant::RetryTooEarly) => {
-                let half = spec.settings.schedule.steps().iter().map(|step| (*step / 2).max(Duration::from_millis(100)));
+                let half =
+                    spec.settings.schedule.steps().iter().map(|step| (*step / 2).max(Duration::from_millis(100)));
                 let half = tidings_core::retry::Schedule::new(half.collect());
                 spec.settings.schedule = half.unwrap_or_default();
             }
@@ -195,9 +197,11 @@ impl Process {
     async fn drain(self: &Arc<Self>, outside: &Outside, world: &World) -> bool {
         outside.record.lock().healed = true;
         let until = clock::now().plus(Duration::from_hours(24 * DRAIN_DAYS));
+        let mut every = LOOK_MIN;
         let mut parked = vec![0; world.hooks.len()];
         while clock::now() < until {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(every).await;
+            every = (every + every / 8).min(LOOK_MAX);
             let mut at_rest = outside.unacked.iter().all(|unacked| unacked.batches.lock().is_empty());
             for (hook, spec) in world.hooks.iter().enumerate() {
                 let status = self.lanes.status(&spec.name).unwrap_or_default();
@@ -241,7 +245,12 @@ fn spec(outside: &Outside, world: &World, hook: usize) -> Spec {
 }
 
 /// Publishes to a tenant what there is, one batch after the other, until each is acknowledged.
-fn publish(store: Arc<dyn Store>, outside: &Outside, place: usize, seed: u64) -> impl Future<Output = ()> + Send + 'static {
+fn publish(
+    store: Arc<dyn Store>,
+    outside: &Outside,
+    place: usize,
+    seed: u64,
+) -> impl Future<Output = ()> + Send + 'static {
     let (unacked, acked) = (Arc::clone(&outside.unacked[place]), Arc::clone(&outside.acked));
     let mut chance = Chance::about(seed, &["publisher", &place.to_string()]);
     async move {
@@ -258,7 +267,9 @@ fn publish(store: Arc<dyn Store>, outside: &Outside, place: usize, seed: u64) ->
             let append = Append { tenant: tenant(place), events: events.collect(), request: None };
             match store.commit(clock::now(), vec![Write::Append(append)]).await.map(|mut written| written.pop()) {
                 Ok(Some(Written::Appended { results, .. })) => {
-                    acked.lock().extend(results.into_iter().map(|result| (place, result.id.as_str().into(), result.offset)));
+                    acked
+                        .lock()
+                        .extend(results.into_iter().map(|result| (place, result.id.as_str().into(), result.offset)));
                     unacked.batches.lock().pop_front();
                 }
                 _ => tokio::time::sleep(PUBLISH_AGAIN).await,

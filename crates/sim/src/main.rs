@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use tidings_sim::generate;
 use tidings_sim::plant::Plant;
 use tidings_sim::run::{Run, run};
-use tidings_sim::generate;
 
 /// Simulates Tidings from a seed and judges it.
 #[derive(Parser)]
@@ -23,6 +23,9 @@ struct Args {
     /// Plant a fault, which must be found; `list` names them.
     #[arg(long)]
     plant: Option<String>,
+    /// Do not stop at the first seed that fails; name them all.
+    #[arg(long)]
+    all: bool,
     /// Print what happens.
     #[arg(long)]
     verbose: bool,
@@ -34,7 +37,10 @@ fn main() -> Result<()> {
         Plant::ALL.iter().for_each(|(name, _)| println!("{name}"));
         return Ok(());
     }
-    let plant = args.plant.as_deref().map(|name| Plant::named(name).ok_or_else(|| anyhow::anyhow!("no fault `{name}`: see --plant list")));
+    let plant = args
+        .plant
+        .as_deref()
+        .map(|name| Plant::named(name).ok_or_else(|| anyhow::anyhow!("no fault `{name}`: see --plant list")));
     let plant = plant.transpose()?;
     if let Some(seed) = args.seed {
         let run = run(&generate::world(seed), plant, args.verbose);
@@ -58,7 +64,9 @@ fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
                     let run = run(&generate::world(seed), plant, false);
                     attempts.fetch_add(run.seen.len() as u64, Ordering::Relaxed);
                     lives.fetch_add(run.lives.len() as u64, Ordering::Relaxed);
-                    if !run.violations.is_empty() {
+                    if let (true, Some(first)) = (args.all, run.violations.first()) {
+                        println!("{seed}: {first}");
+                    } else if !run.violations.is_empty() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
                 }
