@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::item::{Item, Kept, Stage};
-use super::{Acks, Lane, Notice, OnExhausted, Outcome};
+use super::{Acks, Jump, Lane, Notice, OnExhausted, Outcome};
 use crate::circuit::Status;
 use crate::offset::Offset;
 use crate::retry::asked_for;
@@ -194,6 +194,7 @@ impl Lane {
         self.cursor = to;
         self.seen = to;
         self.stood = true;
+        self.jump = Jump::Made;
         true
     }
 
