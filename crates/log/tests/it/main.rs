@@ -7,6 +7,8 @@ mod damage;
 #[cfg(test)]
 mod folder;
 #[cfg(test)]
+mod index;
+#[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod opening;
