@@ -91,7 +91,7 @@ fn bound_filters(runs: &mut [Run]) {
     }
 }
 
-/// Tells how many offsets a visit may still want.
+/// Which of the offsets under a posting are asked for.
 pub(crate) struct Range {
     /// Exclusive.
     pub(crate) after: u64,
