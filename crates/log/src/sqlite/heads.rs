@@ -33,6 +33,11 @@ impl HeadCache {
         }
         self.recent.insert(aggregate, sequence);
     }
+
+    /// Whether it is still filling, as after a start.
+    fn has_room(&self) -> bool {
+        self.older.is_empty() && self.recent.len() < HEADS_MAX / 8 * 7
+    }
 }
 
 impl Writer {
@@ -53,9 +58,19 @@ impl Writer {
     }
 
     /// What only the disk knows: the number in the newest run that has the aggregate.
-    fn stored_head(&self, aggregate: Posting) -> rusqlite::Result<u64> {
-        for run in self.shared.runs.list().iter().rev().filter(|run| run.may_have(aggregate)) {
-            if let Some(sequence) = run::head(&self.connection, &run.meta, aggregate)? {
+    ///
+    /// After a start nothing is known of any. So what else the block says is kept too, if no newer run may know better; what
+    /// the tail knows is asked first anyway.
+    fn stored_head(&mut self, aggregate: Posting) -> rusqlite::Result<u64> {
+        let runs = self.shared.runs.list();
+        for (place, run) in runs.iter().enumerate().rev().filter(|(_, run)| run.may_have(aggregate)) {
+            let (newer, heads) = (&runs[place + 1..], &mut self.heads);
+            let sequence = run::head(&self.connection, &run.meta, aggregate, |other, sequence| {
+                if sequence > 0 && heads.has_room() && !newer.iter().any(|run| run.may_have(other)) {
+                    heads.put(other, sequence);
+                }
+            })?;
+            if let Some(sequence) = sequence {
                 return Ok(sequence);
             }
         }

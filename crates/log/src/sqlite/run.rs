@@ -137,8 +137,13 @@ pub(crate) fn offsets(
     Ok(offsets)
 }
 
-/// The last sequence number that a run has of an aggregate.
-pub(crate) fn head(connection: &Connection, run: &Meta, aggregate: Posting) -> rusqlite::Result<Option<u64>> {
+/// The last sequence number that a run has of an aggregate. `beside` is told those of others that its block has whole.
+pub(crate) fn head(
+    connection: &Connection,
+    run: &Meta,
+    aggregate: Posting,
+    mut beside: impl FnMut(Posting, u64),
+) -> rusqlite::Result<Option<u64>> {
     let sql = "SELECT entries FROM run_block WHERE run = ? AND place <= ? ORDER BY place DESC LIMIT 1";
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(params![run.number.cast_signed(), place(aggregate, u64::MAX)])?;
@@ -146,10 +151,16 @@ pub(crate) fn head(connection: &Connection, run: &Meta, aggregate: Posting) -> r
     let mut cursor = Cursor::new(row.get_ref(0)?.as_blob()?)?;
     let mut entry = Entry::default();
     let mut head = None;
-    while cursor.next(&mut entry)? && entry.posting <= aggregate {
+    // The last one may go on in the next block.
+    let mut previous: Option<(Posting, u64)> = None;
+    while cursor.next(&mut entry)? {
         if entry.posting == aggregate {
             head = Some(entry.sequence);
         }
+        if let Some((posting, sequence)) = previous.filter(|(posting, _)| *posting != entry.posting) {
+            beside(posting, sequence);
+        }
+        previous = Some((entry.posting, entry.sequence));
     }
     Ok(head)
 }

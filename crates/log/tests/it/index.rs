@@ -146,3 +146,20 @@ async fn a_damaged_block_answers_no_question_and_stops_no_neighbour() {
     assert_eq!(failed, 0);
     assert!(store.extent(tenant).head.0 > (FLUSHES * EVENTS) as u64 + 500);
 }
+
+#[tokio::test]
+async fn what_an_old_run_says_beside_is_not_taken_for_the_last_number() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = flushed(&folder, &*store).await;
+    let said = append(&*store, tenant, vec![event(tenant, "new1", "1")]).await.remove(0);
+    until(&folder.reader(), is_indexed).await;
+    drop(store);
+    let store = folder.open_store();
+    // "new1" is one further than "new0": each of the others is asked for, of the old runs, before it.
+    for id in ["new0", "new2", "new3", "new4", "new5", "new6", "new7", "new8", "new9"] {
+        append(&*store, tenant, vec![event(tenant, id, "1")]).await;
+    }
+    let next = append(&*store, tenant, vec![event(tenant, "wen1", "1")]).await.remove(0);
+    assert_eq!(next.sequence, said.sequence.map(|sequence| sequence + 1));
+}
