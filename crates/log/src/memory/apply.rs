@@ -294,11 +294,10 @@ impl State {
         Written::Trimmed(first)
     }
 
-    /// Whether a row that is not settled or an open dead letter needs an event.
+    /// Whether a row or an open dead letter needs an event.
     fn is_needed(&self, tenant: Tenant, offset: Offset) -> bool {
-        let waits = |row: &Row| row.state != RowState::Settled;
         let open = |letter: &DeadLetter| letter.state == DeadState::Open;
-        let mut rows = self.rows.iter().filter(|((_, at), row)| *at == offset && waits(row));
+        let mut rows = self.rows.iter().filter(|((_, at), _)| *at == offset);
         rows.any(|((name, _), _)| self.progress.get(name).is_some_and(|place| place.tenant == tenant))
             || self.letters.iter().any(|(_, kept)| open(kept) && (kept.tenant, kept.offset) == (tenant, offset))
     }
