@@ -336,6 +336,11 @@ impl Lane {
         self.rows
     }
 
+    /// Whether there is more to commit than a cursor that moved: a delivery may wait for it.
+    pub fn is_changed(&self) -> bool {
+        !self.changed.is_empty() || self.stood || !self.notices.is_empty()
+    }
+
     /// Whether nothing is left to do or to commit through `seen`: it has nothing of its own.
     pub fn is_current(&self) -> bool {
         self.items.is_empty() && self.under_way.is_none() && self.notices.is_empty() && !self.stood

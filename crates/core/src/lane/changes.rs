@@ -61,9 +61,13 @@ impl Lane {
                 }
                 Some(Wrote::Done)
             }
-            Stage::Dead => {
-                changes.dead.push(dead(offset, item));
+            Stage::Dead | Stage::Released => {
                 let row = followers.is_some();
+                match item.stage {
+                    Stage::Dead => changes.dead.push(dead(offset, item)),
+                    _ if !row => changes.cleared.push(offset),
+                    _ => {}
+                }
                 if row {
                     changes.rows.push(Item { stage: Stage::Followed, ..Item::queued(None) }.row(offset, followers));
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidings_core::chain::{self, GENESIS};
 use tidings_core::event::same_content;
 use tidings_core::id::EventId;
-use tidings_core::lane::{Dead, Row, RowState};
+use tidings_core::lane::{Dead, RowState};
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
