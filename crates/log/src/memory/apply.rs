@@ -266,6 +266,7 @@ impl State {
     /// Removes whole seals. The last removed one stays, without its leaves: the chain goes on from it.
     fn trim(&mut self, tenant: Tenant, through: Offset, news: &mut News) -> Written {
         let Some(mut log) = self.logs.get(&tenant).cloned() else { return Written::Trimmed(Offset(1)) };
+        self.forget_history(tenant, log.extent.first);
         let boundary = self.seals.range((tenant, Offset(0))..=(tenant, through)).next_back();
         let Some(((_, boundary), _)) = boundary.filter(|((_, last), _)| *last >= log.extent.first) else {
             return Written::Trimmed(log.extent.first);
@@ -292,6 +293,15 @@ impl State {
         let first = log.extent.first;
         self.logs.put(tenant, log);
         Written::Trimmed(first)
+    }
+
+    /// Drops the attempts of events that went with an earlier trim.
+    fn forget_history(&mut self, tenant: Tenant, first: Offset) {
+        let copies = &self.copies;
+        self.attempts.sweep(|_, (whose, attempt)| {
+            let gone = attempt.offset < first && copies.get(&(tenant, attempt.offset)).is_none();
+            *whose == tenant && gone
+        });
     }
 
     /// Whether a row or an open dead letter needs an event.
