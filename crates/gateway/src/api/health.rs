@@ -28,7 +28,7 @@ pub(crate) async fn events(call: Call) -> Answer {
     let totals = call.app.dispatcher.totals();
     let thresholds = &call.app.settings.health;
     let (deliveries, millis) = totals.recent;
-    let latency = if deliveries == 0 { 0 } else { millis / deliveries };
+    let latency = millis.checked_div(deliveries).unwrap_or(0);
     let measures = [
         ("queueDepth", totals.queued, thresholds.queue_depth),
         ("deadLetterCount", totals.dead, thresholds.dead_letters),

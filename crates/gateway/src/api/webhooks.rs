@@ -5,6 +5,7 @@ pub(crate) mod orders;
 pub(crate) mod replays;
 pub(crate) mod secrets;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -63,7 +64,7 @@ pub(crate) async fn create(mut call: Call) -> Answer {
 /// What a webhook is to be, from its members.
 fn draft(mut members: Map<String, Value>) -> Result<Draft, Problem> {
     let headers = match members.remove("headers") {
-        None | Some(Value::Null) => Ok(Default::default()),
+        None | Some(Value::Null) => Ok(BTreeMap::new()),
         // The values are not to be told back, so the reader's own words are not used.
         Some(headers) => serde_json::from_value(headers)
             .map_err(|_| body::invalid("/headers: names, each with a text: {\"x-api-key\": \"…\"}")),

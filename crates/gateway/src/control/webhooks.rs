@@ -11,7 +11,7 @@ mod sink;
 
 pub(crate) use means::{Means, Smtp};
 pub(crate) use notify::{check_target, owner};
-pub(crate) use record::{FORMER_MAX, Record, Secrets};
+pub(crate) use record::{FORMER_MAX, Record};
 pub(crate) use registry::{New, Webhooks};
 pub(crate) use sample::Verdict;
 pub(crate) use settings::{Draft, Settings};

@@ -1,5 +1,7 @@
 //! What became of events at a webhook: its deliveries by status, its attempts by age.
 
+use std::collections::hash_map::Entry;
+
 use foldhash::HashMap;
 use serde_json::{Value, json};
 use tidings_core::event::EventType;
@@ -202,10 +204,9 @@ pub(crate) async fn attempts(call: Call) -> Answer {
     let mut events: HashMap<Offset, Option<(EventId, EventType)>> = HashMap::default();
     let mut items = Vec::with_capacity(page.len());
     for (_, attempt) in page {
-        if !events.contains_key(&attempt.offset) {
+        if let Entry::Vacant(vacant) = events.entry(attempt.offset) {
             let event = call.app.store.event(tenant, attempt.offset).await?;
-            let told = event.map(|event| (event.subject.id.clone(), event.subject.event_type.clone()));
-            events.insert(attempt.offset, told);
+            vacant.insert(event.map(|event| (event.subject.id.clone(), event.subject.event_type.clone())));
         }
         let event = events.get(&attempt.offset).and_then(Option::as_ref);
         let mut item = shown(attempt);

@@ -29,7 +29,7 @@ const PAGE: usize = 1_000;
 /// All webhooks, in memory.
 pub(crate) struct Webhooks {
     by_id: RwLock<HashMap<Box<str>, Entry>>,
-    pub(super) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(crate) means: Means,
 }

@@ -1,5 +1,6 @@
 //! The way to an endpoint: signed with what is good at the moment of the attempt.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ impl<'a> Way<'a> {
     pub(super) fn sink(&self, record: &Record, means: &Means) -> Result<Arc<dyn Sink>> {
         let now = clock::now();
         let secrets = record.secrets(means, now)?;
-        let headers = if self.headers { record.headers(means)? } else { Default::default() };
+        let headers = if self.headers { record.headers(means)? } else { BTreeMap::new() };
         let Ok(target) = Target::parse(self.url, &means.policy()) else { return Ok(Arc::new(Denied)) };
         let symmetric = record.settings.signs(Signature::V1);
         let webhook = |at: Timestamp| {
