@@ -106,6 +106,9 @@ pub struct Circuit {
     probe: Option<Timestamp>,
     #[serde(skip, default = "allowance_at_start")]
     allowance: usize,
+    /// The last attempt succeeded, since the start.
+    #[serde(skip)]
+    proven: bool,
 }
 
 fn allowance_at_start() -> usize {
@@ -114,7 +117,14 @@ fn allowance_at_start() -> usize {
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self { failures: 0, round: 0, counted: Timestamp::from_millis(0), probe: None, allowance: ALLOWANCE_AT_START }
+        Self {
+            failures: 0,
+            round: 0,
+            counted: Timestamp::from_millis(0),
+            probe: None,
+            allowance: ALLOWANCE_AT_START,
+            proven: false,
+        }
     }
 }
 
@@ -134,6 +144,11 @@ impl Circuit {
         self.probe
     }
 
+    /// Whether the last attempt succeeded: it is not known to fail.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
     /// Most attempts in flight that the subscriber has earned.
     pub fn allowance(&self) -> usize {
         self.allowance
@@ -149,6 +164,7 @@ impl Circuit {
         jitter: f64,
     ) -> Option<u32> {
         self.failures = self.failures.saturating_add(1);
+        self.proven = false;
         self.allowance = (self.allowance / 2).max(1);
         let new = self.round == 0 || began.since(self.counted) >= schedule.step(self.round);
         if new {
@@ -166,12 +182,13 @@ impl Circuit {
     /// Counts a success; answers the rounds of failures that it ends, if it ends some.
     pub fn succeeded(&mut self) -> Option<u32> {
         if self.failures == 0 {
+            self.proven = true;
             self.allowance = self.allowance.saturating_add(1);
             return None;
         }
         let rounds = self.round;
         let allowance = if self.probe.is_some() { 1 } else { self.allowance + 1 };
-        *self = Self { allowance, ..Self::default() };
+        *self = Self { allowance, proven: true, ..Self::default() };
         Some(rounds)
     }
 

@@ -76,10 +76,14 @@ pub struct Lane {
     /// What the changes tell that are being committed.
     under_way: Option<Vec<(Offset, Wrote)>>,
     in_flight: usize,
+    /// Of those in flight, how many belong to replays.
+    replaying: usize,
     unsettled: usize,
     /// Items that have a row, or are about to.
     rows: usize,
     parked: usize,
+    /// Events that memory let go of, as far as it knows: a restart forgets the number.
+    let_go: usize,
 }
 
 impl Lane {
@@ -110,9 +114,11 @@ impl Lane {
             notices: Vec::new(),
             under_way: None,
             in_flight: 0,
+            replaying: 0,
             unsettled: 0,
             rows: 0,
             parked: 0,
+            let_go: 0,
         };
         for (row, key) in rows {
             lane.restore(row, key);
@@ -203,6 +209,7 @@ impl Lane {
         }
         self.unsettled += 1;
         self.in_flight += 1;
+        self.replaying += usize::from(item.replay.is_some());
         if let Some(bucket) = &mut self.bucket {
             bucket.take();
         }
@@ -229,11 +236,17 @@ impl Lane {
 
     /// The oldest event that may be sent. Others are promoted again once nothing stands in their way.
     fn oldest(&mut self) -> Option<Offset> {
-        while let Some(&offset) = self.ready.first() {
-            if self.is_sendable(offset) {
+        let replays_wait = self.replaying >= (self.concurrency() / 5).max(1);
+        let mut after = Offset(0);
+        while let Some(&offset) = self.ready.range(after..).next() {
+            if !self.is_sendable(offset) {
+                self.ready.remove(&offset);
+            } else if replays_wait && self.items.get(&offset).is_some_and(|item| item.replay.is_some()) {
+                // Live traffic has the rest of the room.
+                after = offset.next();
+            } else {
                 return Some(offset);
             }
-            self.ready.pop_first();
         }
         None
     }
@@ -297,9 +310,15 @@ impl Lane {
         self.unsettled
     }
 
-    /// How many deliveries it holds that are not settled, or not committed as such; those of parked aggregates left out.
+    /// How many deliveries are not settled, or not committed as such; what is parked is left out. What waits behind a row
+    /// counts only since the lane was made.
     pub fn pending(&self) -> usize {
-        self.items.len() - self.parked
+        self.items.len() - self.parked + self.let_go
+    }
+
+    /// How many deliveries of a replay are not settled yet.
+    pub fn replaying(&self, replay: &str) -> usize {
+        self.items.values().filter(|item| item.replay.as_deref() == Some(replay)).count()
     }
 
     /// How many aggregates are parked.

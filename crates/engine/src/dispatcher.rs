@@ -9,9 +9,9 @@
 //! do costs an entry in memory and no row on disk: its cursor is that of its slot.
 
 mod attempt;
-mod inbox;
-mod lanes;
+mod entry;
 mod ledger;
+mod meter;
 mod notice;
 mod orders;
 mod reading;
@@ -170,6 +170,11 @@ impl Dispatcher {
         }
     }
 
+    /// Begins to deliver what comes, once those subscriptions that are known are added.
+    pub fn begin(&self) {
+        self.shards.iter().for_each(|shard| shard.begin());
+    }
+
     /// Adds a subscription, or gives one that runs other settings: what is in flight settles first. After
     /// [`Dispatcher::shutdown`] nothing starts.
     pub fn start(&self, subscription: Subscription) {
@@ -230,9 +235,9 @@ impl Totals {
 
 /// The slot of a subscription: FNV-1a of its id, so that it is the same after every start.
 fn slot(id: &str) -> u8 {
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     // The remainder is less than SLOTS.
     u8::try_from((hash ^ (hash >> 32)) % u64::from(SLOTS)).unwrap_or(0)
 }

@@ -178,3 +178,103 @@ impl<'b> Cursor<'b> {
         std::str::from_utf8(text).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attempt() -> impl Strategy<Value = Attempt> {
+        let text = || option::of(prop_oneof!["status 503", "[a-zä\u{1f600}]{0,3}", ".{0,300}"].prop_map(String::into));
+        let near = prop_oneof![1_i64..5_000, any::<i64>()];
+        let place = (prop_oneof![1_u64..4_096, any::<u64>()], any::<u32>(), near, any::<u32>());
+        (place, option::of(any::<u16>()), text(), text(), any::<bool>()).prop_map(
+            |((offset, number, at, latency_ms), status, reason, answer, replay)| Attempt {
+                subscription: "wh_1".into(),
+                offset: Offset(offset),
+                number,
+                at: Timestamp::from_millis(at),
+                latency_ms,
+                status,
+                reason,
+                answer,
+                replay,
+            },
+        )
+    }
+
+    fn encoded(attempts: &[Attempt]) -> Vec<u8> {
+        encode(&attempts.iter().collect::<Vec<_>>())
+    }
+
+    fn decoded(bytes: &[u8]) -> Option<Vec<Attempt>> {
+        decode(bytes).map(|records| records.iter().map(|record| record.attempt("wh_1")).collect())
+    }
+
+    fn delivered(offset: u64) -> Attempt {
+        Attempt {
+            subscription: "wh_1".into(),
+            offset: Offset(offset),
+            number: 1,
+            at: Timestamp::from_millis(1_790_000_000_000 + (offset * 7).cast_signed()),
+            latency_ms: 3,
+            status: Some(200),
+            reason: None,
+            answer: Some("{\"ok\":true}".into()),
+            replay: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn attempts_survive_their_bytes(attempts in vec(attempt(), 0..40)) {
+            prop_assert_eq!(decoded(&encoded(&attempts)), Some(attempts));
+        }
+
+        #[test]
+        fn no_bytes_are_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+            let _ = decode(&[&[VERSION][..], &bytes].concat());
+        }
+
+        #[test]
+        fn no_damage_is_a_panic(
+            attempts in vec(attempt(), 1..10),
+            damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            length in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = encoded(&attempts);
+            prop_assert_eq!(decoded(&bytes[..length.index(bytes.len())]), None, "cut short");
+            for (place, byte) in damage {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_full_piece_of_deliveries_takes_nine_bytes_an_attempt() {
+        let attempts: Vec<_> = (1..=1_024).map(delivered).collect();
+        let bytes = encoded(&attempts);
+        assert!(bytes.len() <= 9 * attempts.len(), "{}", bytes.len());
+        assert_eq!(decoded(&bytes), Some(attempts));
+    }
+
+    #[test]
+    fn what_promises_more_than_fits_is_damaged() {
+        let mut texts = vec![VERSION];
+        put(&mut texts, TEXTS_MAX as u64 + 1);
+        let mut records = vec![VERSION, 0];
+        put(&mut records, ATTEMPTS_MAX as u64 + 1);
+        for mut bytes in [texts, records] {
+            bytes.resize(100_000, 0);
+            assert!(decode(&bytes).is_none());
+        }
+        assert!(decode(&[VERSION + 1, 0, 0]).is_none());
+        assert!(decode(&[VERSION, 0, 0]).is_some());
+    }
+}

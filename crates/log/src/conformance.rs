@@ -9,6 +9,7 @@ mod close;
 mod eras;
 mod erasure;
 mod history;
+mod kept;
 mod letters;
 mod order;
 mod progress;
@@ -98,5 +99,12 @@ pub const LAWS: &[(&str, Law)] = &[
     }),
     ("dead_letters_are_listed_newest_first", |engine| Box::pin(letters::dead_letters_are_listed_newest_first(engine))),
     ("a_letter_is_closed_once", |engine| Box::pin(letters::a_letter_is_closed_once(engine))),
+    ("retention_keeps_what_is_needed", |engine| Box::pin(kept::retention_keeps_what_is_needed(engine))),
+    ("what_is_kept_goes_when_nothing_needs_it", |engine| {
+        Box::pin(kept::what_is_kept_goes_when_nothing_needs_it(engine))
+    }),
+    ("an_erasure_reaches_what_is_kept", |engine| Box::pin(kept::an_erasure_reaches_what_is_kept(engine))),
+    ("history_is_told_newest_first", |engine| Box::pin(history::history_is_told_newest_first(engine))),
+    ("history_goes_with_its_events", |engine| Box::pin(history::history_goes_with_its_events(engine))),
     ("closing_answers_what_is_queued", |engine| Box::pin(close::closing_answers_what_is_queued(engine))),
 ];

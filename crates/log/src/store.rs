@@ -15,8 +15,8 @@
 //!    really has, ends that.
 //! 9. **A subscription's cursor** is its own while it has a progress, else the one of its slot for its tenant, else that
 //!    it was started with. A sweep that takes progress away and moves the slot's cursor is one commit.
-//! 10. **A dead letter keeps its event**: retention copies what a dead letter or a row still needs; an erasure reaches
-//!     the copy too.
+//! 10. **A dead letter keeps its event**: retention copies what an open dead letter, or a row that waits or is parked,
+//!     still needs; an erasure reaches the copy too.
 //!
 //! [`crate::conformance`] runs them on every engine.
 
@@ -106,7 +106,8 @@ pub trait Store: Send + Sync {
     fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>>;
 
     /// Up to `limit` attempts of a subscription made before the one with number `before`, newest first, each with its
-    /// number.
+    /// number. Newest is what was committed last, and within a commit what stands last, but for attempts of events that
+    /// lie far from each other.
     fn history(
         &self,
         subscription: &str,
@@ -147,11 +148,12 @@ pub enum Write {
     Settle(Settle),
     /// Moves the cursor of a slot, which current subscriptions share.
     Sweep(Sweep),
-    /// Says what became of open dead letters; those that are not open stay as they are.
+    /// Says what became of open dead letters; those that are not open stay as they are. What retention has taken of
+    /// their events goes with them, unless a row needs it at the end of the commit.
     Close(Tenant, Vec<Box<str>>, DeadState),
-    /// Forgets a subscription: its progress, its dead letters.
+    /// Forgets a subscription: its progress, its dead letters, its history.
     Forget(Box<str>),
-    /// Removes the oldest events through an offset, at the granularity of seals.
+    /// Removes the oldest events through an offset, at the granularity of seals. Their history goes too, later.
     Trim(Tenant, Offset),
     /// Starts an era: offsets jump, so that cursors of a lost past are noticed.
     Era(Tenant),

@@ -15,6 +15,8 @@ pub(super) struct Chain {
     order: VecDeque<Offset>,
     /// Events that memory let go of: those of the aggregate after the first offset, through the second.
     pub(super) dropped: Option<(Offset, Offset)>,
+    /// How many of those are known of.
+    dropped_count: usize,
     /// One of it is being sent; there can be a smaller one that came later, by a replay.
     pub(super) in_flight: bool,
 }
@@ -136,6 +138,8 @@ impl Lane {
         // What was read again may be let go of again.
         let (after, through) = chain.dropped.unwrap_or((Offset(offset.0 - 1), last));
         chain.dropped = Some((after.min(Offset(offset.0 - 1)), through.max(last)));
+        chain.dropped_count += gone.len();
+        self.let_go += gone.len();
         for offset in gone {
             self.items.remove(&offset);
         }
@@ -145,9 +149,11 @@ impl Lane {
 
     /// Takes an event that comes after some that memory let go of: so is this one. Answers whether it did.
     pub(super) fn drop_at_once(&mut self, offset: Offset, key: Option<u64>) -> bool {
-        let chain = key.and_then(|key| self.chains.get_mut(&key));
-        let Some((_, through)) = chain.and_then(|chain| chain.dropped.as_mut()) else { return false };
+        let Some(chain) = key.and_then(|key| self.chains.get_mut(&key)) else { return false };
+        let Some((_, through)) = &mut chain.dropped else { return false };
         *through = offset;
+        chain.dropped_count += 1;
+        self.let_go += 1;
         true
     }
 
@@ -168,6 +174,9 @@ impl Lane {
         let Some(chain) = self.chains.get_mut(&key) else { return };
         let Some((_, through)) = chain.dropped else { return };
         chain.dropped = (reached < through).then_some((reached, through));
+        let back = if chain.dropped.is_some() { offsets.len().min(chain.dropped_count) } else { chain.dropped_count };
+        chain.dropped_count -= back;
+        self.let_go -= back;
         for &offset in offsets {
             if !self.items.contains_key(&offset) && !self.acks.contains(offset) {
                 self.insert(offset, Item::queued(Some(key)));

@@ -71,6 +71,7 @@ impl Lane {
         if let Some(chain) = item.key.and_then(|key| self.chains.get_mut(&key)) {
             chain.in_flight = false;
         }
+        self.replaying -= usize::from(item.replay.is_some());
         self.in_flight -= 1;
         true
     }
@@ -174,7 +175,7 @@ impl Lane {
         self.ready.clear();
         self.due.clear();
         self.follows.clear();
-        (self.rows, self.unsettled, self.parked) = (0, 0, 0);
+        (self.rows, self.unsettled, self.parked, self.let_go) = (0, 0, 0, 0);
         for (offset, item) in items {
             let written = item.kept != Kept::No;
             if offset > to && written && !item.is_done() && item.stage != Stage::Followed {
@@ -238,5 +239,19 @@ impl Lane {
             self.changed.insert(offset);
         }
         true
+    }
+
+    /// Gives up what a replay has not sent yet; what is in flight ends as it does.
+    pub fn cancel(&mut self, replay: &str) {
+        let of_it = |item: &Item| item.replay.as_deref() == Some(replay) && matches!(item.stage, Stage::Waiting(_));
+        let offsets: Vec<_> = self.items.iter().filter(|(_, item)| of_it(item)).map(|(offset, _)| *offset).collect();
+        for offset in offsets {
+            let done = self.unchain(offset);
+            if let Some(item) = self.items.get_mut(&offset) {
+                item.stage = if done { Stage::Delivered } else { Stage::Followed };
+                item.kept = Kept::Dirty;
+                self.changed.insert(offset);
+            }
+        }
     }
 }

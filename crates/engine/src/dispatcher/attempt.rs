@@ -4,19 +4,22 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use tidings_core::lane::{self, Outcome, Send as Turn};
+use tidings_core::lane::{Answer, Outcome, Send as Turn};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::{Event, Pending, Query, Store, Tenant, Unavailable};
+use tidings_log::{Event, Pending, Store, Tenant, Unavailable};
 use tidings_sinks::{Parcel, Sink};
 
 use super::Env;
+use super::room::Place;
 
 /// How an attempt ended.
-pub(super) struct Answer {
+pub(super) struct Attempted {
     pub(super) turn: Turn,
     /// When it began.
     pub(super) at: Timestamp,
+    /// Of which event; `None` if the log does not have it any more.
+    pub(super) event: Option<Arc<Event>>,
     /// `Err`: it was not made, for the event could not be read.
     pub(super) outcome: Result<Outcome, Unavailable>,
 }
@@ -31,37 +34,43 @@ pub(super) struct Attempts {
 
 impl Attempts {
     /// Makes one; an event that is not held is read from the log.
-    pub(super) fn make(&self, turn: Turn, held: Option<Arc<Event>>) -> Pending<Answer> {
+    pub(super) fn make(&self, turn: Turn, held: Option<Arc<Event>>, place: Place) -> Pending<Attempted> {
         let (store, tenant, sink, now) = (Arc::clone(&self.store), self.tenant, Arc::clone(&self.sink), self.env.now);
         Box::pin(async move {
+            let _place = place;
             let event = match held {
                 Some(event) => Ok(Some(event)),
                 None => read(&*store, tenant, turn.offset).await,
             };
             let at = now();
-            let outcome = match event {
-                Ok(Some(event)) => Ok(deliver(&*sink, &event, turn.attempt).await),
+            let (event, outcome) = match event {
+                Ok(Some(event)) => {
+                    let outcome = deliver(&*sink, &event, &turn).await;
+                    (Some(event), Ok(outcome))
+                }
                 // Never silently: what nobody can deliver any more is a dead letter that says why.
                 Ok(None) => {
-                    Ok(Outcome::Reject { reason: "removed by retention".into(), answer: lane::Answer::default() })
+                    let reason = "removed by retention".into();
+                    (None, Ok(Outcome::Reject { reason, answer: Answer::default() }))
                 }
-                Err(trouble) => Err(trouble),
+                Err(trouble) => (None, Err(trouble)),
             };
-            Answer { turn, at, outcome }
+            Attempted { turn, at, event, outcome }
         })
     }
 }
 
-async fn read(store: &dyn Store, tenant: Tenant, offset: Offset) -> Result<Option<Arc<Event>>, Unavailable> {
+/// The event at an offset, from memory if it is there.
+pub(super) async fn read(store: &dyn Store, tenant: Tenant, offset: Offset) -> Result<Option<Arc<Event>>, Unavailable> {
     let before = Offset(offset.0.saturating_sub(1));
-    let mut found = store.tail().after(tenant, before, 1).and_then(|mut events| events.pop());
-    if found.is_none() {
-        found = store.read(Query { through: Some(offset), ..Query::after(tenant, before, 1) }).await?.events.pop();
+    let recent = store.tail().after(tenant, before, 1).and_then(|mut events| events.pop());
+    match recent.filter(|event| event.offset == offset) {
+        Some(event) => Ok(Some(event)),
+        None => store.event(tenant, offset).await,
     }
-    Ok(found.filter(|event| event.offset == offset))
 }
 
-async fn deliver(sink: &dyn Sink, event: &Event, attempt: u32) -> Outcome {
+async fn deliver(sink: &dyn Sink, event: &Event, turn: &Turn) -> Outcome {
     let subject = &event.subject;
     let parcel = Parcel {
         id: &subject.id,
@@ -69,8 +78,8 @@ async fn deliver(sink: &dyn Sink, event: &Event, attempt: u32) -> Outcome {
         header: &event.header,
         data: event.bytes(),
         envelope: Some(event.envelope()),
-        attempt,
-        replay: None,
+        attempt: turn.attempt,
+        replay: turn.replay.as_deref(),
     };
     let parcels = [parcel];
     // A panic is a bug of one attempt; the others of its lane must not pay for it.
@@ -78,7 +87,7 @@ async fn deliver(sink: &dyn Sink, event: &Event, attempt: u32) -> Outcome {
     let outcome = delivered.ok().and_then(|mut outcomes| outcomes.pop());
     outcome.unwrap_or_else(|| Outcome::Retry {
         reason: "internal error".into(),
-        answer: lane::Answer::default(),
+        answer: Answer::default(),
         retry_after: None,
     })
 }

@@ -1,83 +1,71 @@
 //! Where a lane begins, and what it reads.
 
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 
 use foldhash::HashMap;
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
+use tidings_core::circuit::Standing;
 use tidings_core::filter::Filter;
-use tidings_core::lane::{Lane, Row, Settings};
+use tidings_core::lane::{Acks, Follow, Lane, Row};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::query::PAGE_EVENTS_MAX;
 use tidings_log::store::Progress;
-use tidings_log::{Event, Pending, Query, Store, Tenant, Unavailable};
+use tidings_log::{Event, Page, Pending, Query, Store, Tenant, Unavailable};
 
-use super::Subscription;
+use super::{Subscription, attempt};
 
-/// Offsets that one read of the events of rows may span.
-const SPAN_MAX: u64 = PAGE_EVENTS_MAX as u64;
+/// Events of one aggregate that are read again at once.
+const FOLLOWERS: usize = 64;
 
-/// Hashes aggregates to the keys of a lane.
-#[derive(Default)]
-pub(super) struct Keys(RandomState);
-
-impl Keys {
-    pub(super) fn of(&self, event: &Event) -> Option<u64> {
-        event.subject.aggregate.as_ref().map(|aggregate| self.0.hash_one(aggregate))
-    }
+/// Hashes aggregates to the keys of a lane. Who chooses ids that collide only makes his own events wait for each other.
+pub(super) fn key(event: &Event) -> Option<u64> {
+    event.subject.aggregate.as_ref().map(|aggregate| FixedState::with_seed(0x7469_6469_6e67_7321).hash_one(aggregate))
 }
 
-/// The lane as it was committed, and how many deliveries it has given up.
+/// The lane as it was committed.
 pub(super) async fn open(
     store: &dyn Store,
     subscription: &Subscription,
-    keys: &Keys,
+    standing: Standing,
+    at: Option<Offset>,
     now: Timestamp,
-) -> Result<(Lane, u64), Unavailable> {
-    let progress = store.progress(&subscription.id).await?;
-    let Progress { cursor, waiting, dead } =
-        progress.unwrap_or(Progress { cursor: subscription.start, waiting: Vec::new(), dead: 0 });
-    // A clock that was set back must not stretch a step.
-    let latest = now.plus(subscription.schedule.longest_wait());
-    let rows: Vec<_> = waiting
-        .into_iter()
-        .map(|row| Row { offset: row.offset, attempts: row.attempts, due: row.due.min(latest), reason: row.reason })
-        .collect();
-    let known = aggregates(store, subscription.tenant, &rows, keys).await?;
-    let settings = Settings {
-        schedule: subscription.schedule.clone(),
-        max_concurrency: subscription.max_concurrency,
-        ordering: subscription.ordering,
+) -> Result<Lane, Unavailable> {
+    let progress = match at {
+        Some(cursor) => Progress { cursor, ..Progress::default() },
+        None => {
+            let kept = store.progress(&subscription.id).await?;
+            kept.unwrap_or(Progress { cursor: subscription.start, ..Progress::default() })
+        }
     };
-    let rows = rows.into_iter().map(|row| {
-        let key = known.get(&row.offset).copied().flatten();
-        (row, key)
-    });
-    Ok((Lane::new(cursor, rows, settings), dead))
+    let Progress { cursor, acked, rows } = progress;
+    // A clock that was set back must not stretch a step.
+    let longest = subscription.settings.schedule.longest_wait();
+    let latest = now.plus(longest);
+    let mut keyed = Vec::with_capacity(rows.len());
+    for row in rows {
+        let event = attempt::read(store, subscription.tenant, row.offset).await?;
+        keyed.push((Row { due: row.due.min(latest), ..row }, event.and_then(|event| key(&event))));
+    }
+    let circuit = standing.circuit.clone().clamped(now, longest);
+    let standing = Standing { circuit, ..standing };
+    let acks = Acks::from_bytes(cursor, &acked);
+    Ok(Lane::new(subscription.settings.clone(), standing, cursor, acks, keyed, now))
 }
 
-/// The keys of the events of rows: the rows hold none, so that settling stays small.
-async fn aggregates(
-    store: &dyn Store,
+/// The keys of events, for those that the log still has.
+pub(super) async fn keys(
+    store: Arc<dyn Store>,
     tenant: Tenant,
-    rows: &[Row],
-    keys: &Keys,
+    offsets: Vec<Offset>,
 ) -> Result<HashMap<Offset, Option<u64>>, Unavailable> {
-    let mut known = HashMap::default();
-    let mut left = rows;
-    while let Some(first) = left.first() {
-        let before = first.offset.0.saturating_sub(1);
-        let (span, rest) = left.split_at(left.partition_point(|row| row.offset.0 - before <= SPAN_MAX));
-        left = rest;
-        let last = span.last().map(|row| row.offset);
-        let page = store.read(Query { through: last, ..Query::after(tenant, Offset(before), PAGE_EVENTS_MAX) }).await?;
-        for event in page.events {
-            if span.binary_search_by_key(&event.offset, |row| row.offset).is_ok() {
-                known.insert(event.offset, keys.of(&event));
-            }
+    let mut found = HashMap::default();
+    for offset in offsets {
+        if let Some(event) = attempt::read(&*store, tenant, offset).await? {
+            found.insert(offset, key(&event));
         }
     }
-    Ok(known)
+    Ok(found)
 }
 
 /// Begins to read up to `limit` matching events after `after` from the disk.
@@ -87,6 +75,24 @@ pub(super) fn page(
     filter: &Filter,
     after: Offset,
     limit: usize,
-) -> Pending<Result<tidings_log::Page, Unavailable>> {
+) -> Pending<Result<Page, Unavailable>> {
     store.read(Query { filter: filter.clone(), ..Query::after(tenant, after, limit) })
+}
+
+/// Reads again what waited for an event: offsets, and how far it was read.
+pub(super) async fn followers(
+    store: Arc<dyn Store>,
+    tenant: Tenant,
+    filter: Filter,
+    follow: Follow,
+) -> Result<(Vec<Offset>, Offset), Unavailable> {
+    let Some(first) = attempt::read(&*store, tenant, follow.of).await? else {
+        tracing::error!(offset = follow.of.0, "an event that others wait for is gone");
+        return Ok((Vec::new(), follow.through));
+    };
+    let filter = Filter { aggregate: first.subject.aggregate.clone(), ..filter };
+    let query = Query { filter, through: Some(follow.through), ..Query::after(tenant, follow.after, FOLLOWERS) };
+    let page = store.read(query).await?;
+    let reached = if page.more { page.reached } else { follow.through };
+    Ok((page.events.iter().map(|event| event.offset).collect(), reached))
 }

@@ -1,137 +1,167 @@
-//! The loop of one lane: read, send, commit, wait.
+//! The loop of one lane: take what waits, send, settle, commit, wait.
 
+mod committing;
+mod ordering;
+
+use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
-use tidings_core::lane::{Lane, WINDOW_MAX};
+use tidings_core::circuit::Standing;
+use tidings_core::event::EventType;
+use tidings_core::lane::{self, Lane};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::{CommitError, Event, Page, Store, Unavailable, Written};
-use tokio::sync::watch;
+use tidings_log::query::PAGE_EVENTS_MAX;
+use tidings_log::{Event, Page, Unavailable};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use super::attempt::{Answer, Attempts};
+use super::attempt::{Attempted, Attempts};
+use super::entry::{End, Live, Told};
 use super::ledger::Ledger;
-use super::reading::{self, Keys};
+use super::orders::Ordered;
+use super::replay::Replay;
+use super::shard::Shard;
 use super::signals::{Pace, Signal, Signals};
-use super::{Env, LaneStatus, Order, Subscription};
+use super::{Subscription, reading};
+use committing::Committing;
 
-/// An answer is committed after this at the latest (20 ms, less what a timer may be late).
-const SOON: Duration = Duration::from_millis(15);
-/// A cursor that moved without an attempt is committed after this,
-const LAZILY: Duration = Duration::from_secs(1);
-/// or when it has moved so far.
-const LAZY_OFFSETS_MAX: u64 = 4096;
-/// Answers that are worth a commit at once.
-const BATCH: usize = 64;
+/// A lane that has had nothing to do for so long ends.
+const LINGER: Duration = Duration::from_secs(2);
 /// Events looked at in the ring before something else gets its turn.
 const CHUNK: usize = 256;
 /// The pauses between tries of a read that fails, and before an attempt whose event could not be read.
 const READ_PAUSE: Duration = Duration::from_secs(1);
+/// Who waits for room asks again after this, should nobody ring.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs a lane until it is told to end, or the log is fenced.
-pub(super) async fn run(
-    store: Arc<dyn Store>,
-    env: Env,
-    subscription: Subscription,
-    mut told: watch::Receiver<Order>,
-    status: Arc<Mutex<LaneStatus>>,
-) {
-    let keys = Keys::default();
-    let (lane, dead) = loop {
-        if *told.borrow_and_update() > Order::Run {
-            return;
-        }
-        match reading::open(&*store, &subscription, &keys, (env.now)()).await {
-            Ok(opened) => break opened,
-            Err(error) => {
-                tracing::warn!(subscription = &*subscription.id, %error, "a lane cannot start yet");
-                if matches!(error, Unavailable::Fenced(_)) {
-                    return;
-                }
+/// What a lane begins with.
+pub(super) struct Opening {
+    pub(super) shard: Arc<Shard>,
+    pub(super) number: u32,
+    pub(super) subscription: Arc<Subscription>,
+    pub(super) standing: Standing,
+    /// Its cursor; `None`: what the log keeps of it says.
+    pub(super) at: Option<Offset>,
+    pub(super) own: bool,
+    pub(super) bell: Arc<Notify>,
+    pub(super) live: Arc<Mutex<Live>>,
+}
+
+/// Runs a lane until it has nothing to do, is told to end, or the log is fenced.
+pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, orders: mpsc::UnboundedReceiver<Ordered>) {
+    let Opening { shard, number, subscription, standing, at, own, bell, live } = opening;
+    let lane = loop {
+        let opened = if *told.borrow_and_update() > Told::Run {
+            None
+        } else {
+            match reading::open(&*shard.store, &subscription, standing.clone(), at, (shard.env.now)()).await {
+                Ok(lane) => break lane,
+                Err(error) => Some(error),
             }
-        }
+        };
+        let Some(error) = opened.filter(|error| !matches!(error, Unavailable::Fenced(_))) else {
+            let committed = at.unwrap_or_default();
+            return shard.finish(number, End { standing, own, committed });
+        };
+        tracing::warn!(subscription = &*subscription.id, %error, "a lane cannot start yet");
         tokio::select! {
             told = told.changed() => if told.is_err() { return },
             () = sleep(READ_PAUSE) => {}
         }
     };
-    let Subscription { id, tenant, sink, .. } = &subscription;
-    let attempts = Attempts { store: Arc::clone(&store), tenant: *tenant, sink: Arc::clone(sink), env };
-    let ledger = Ledger::new(Arc::clone(&store), id.clone(), *tenant, lane.cursor());
-    let head = store.tail().watch(*tenant);
+    let replays = ordering::replays(&shard, &subscription).await;
+    let (store, env) = (Arc::clone(&shard.store), shard.env);
+    let attempts = Attempts { store, tenant: subscription.tenant, sink: Arc::clone(&subscription.sink), env };
+    let ledger = Ledger::new(Arc::clone(&subscription), env, lane.cursor());
+    let signals = Signals {
+        told,
+        cancelled: false,
+        bell: Arc::clone(&bell),
+        orders,
+        answers: FuturesUnordered::new(),
+        page: None,
+        follow: None,
+        keys: None,
+        replay: None,
+        commit: None,
+        flush: None,
+        due: None,
+    };
     let mut runner = Runner {
-        store,
-        env,
+        shard,
+        number,
         subscription,
-        status,
-        keys,
+        bell,
+        live,
         lane,
-        ledger,
         attempts,
-        dead,
-        order: Order::Run,
+        committing: Committing::new(ledger, own),
+        told: Told::Run,
+        attached: false,
         behind: true,
+        crowded: false,
         held: HashMap::default(),
-        stalled: 0,
-        signals: Signals {
-            told,
-            cancelled: false,
-            head,
-            answers: FuturesUnordered::new(),
-            page: None,
-            commit: None,
-            flush: None,
-            due: None,
-        },
+        orders: VecDeque::new(),
+        replays,
+        signals,
     };
     runner.run().await;
 }
 
 struct Runner {
-    store: Arc<dyn Store>,
-    env: Env,
-    subscription: Subscription,
-    status: Arc<Mutex<LaneStatus>>,
-    keys: Keys,
+    shard: Arc<Shard>,
+    number: u32,
+    subscription: Arc<Subscription>,
+    bell: Arc<Notify>,
+    live: Arc<Mutex<Live>>,
     lane: Lane,
-    ledger: Ledger,
     attempts: Attempts,
-    dead: u64,
-    order: Order,
-    /// Whether the log may have more than the lane has seen.
+    committing: Committing,
+    told: Told,
+    /// Whether the sweeper puts events to it.
+    attached: bool,
+    /// Whether there may be more to take.
     behind: bool,
-    /// Attempts that could not be committed soon, for nothing else could: the cursor waits for a slow answer.
-    stalled: usize,
+    /// It could send, but for the room.
+    crowded: bool,
     /// Events that were offered and not sent yet.
     held: HashMap<Offset, Arc<Event>>,
+    /// Waiting for their commit.
+    orders: VecDeque<Ordered>,
+    replays: Vec<Replay>,
     signals: Signals,
 }
 
 impl Runner {
     async fn run(&mut self) {
-        let mut flush = None;
+        let mut fired = None;
         loop {
-            let now = (self.env.now)();
-            if self.order == Order::Run {
+            let now = (self.shard.env.now)();
+            if self.told == Told::Run {
                 self.read();
+                self.follow();
                 self.send(now);
+                self.feed(now);
             }
-            self.flush(now, flush);
+            self.flush(now, fired);
             self.report();
-            if self.order > Order::Run && self.is_done() {
+            if self.is_over(fired) {
                 return;
             }
             self.set_timers(now);
-            let turn = self.order == Order::Run && self.behind && self.signals.page.is_none() && self.may_read();
+            let turn = self.told == Told::Run && self.behind && self.signals.page.is_none() && self.lane.wants() > 0;
             let signal = self.signals.next(turn).await;
-            flush = if let Signal::Flush(pace) = signal { Some(pace) } else { None };
+            fired = if let Signal::Flush(pace) = signal { Some(pace) } else { None };
             if !self.take(signal) {
                 self.report();
-                return;
+                return self.shard.finish(self.number, self.end());
             }
         }
     }
@@ -139,51 +169,85 @@ impl Runner {
     /// Takes what happened; `false` ends the lane.
     fn take(&mut self, signal: Signal) -> bool {
         match signal {
-            Signal::Told(order) => {
-                self.order = order;
+            Signal::Told(told) => {
+                self.told = told;
                 self.signals.page = None;
-                if order == Order::Cancel {
+                if told == Told::Cancel {
                     // Their outcomes are unknown now, not failures: what is not settled is sent again.
                     self.signals.answers.clear();
+                    self.signals.keys = None;
+                    self.orders.clear();
                 }
             }
-            Signal::Answer(answer) => self.settle(*answer),
+            Signal::Answer(answer) => {
+                self.settle(*answer);
+                // Those that came with it share the rest of the turn.
+                while let Some(Some(answer)) = self.signals.answers.next().now_or_never() {
+                    self.settle(answer);
+                }
+            }
             Signal::Page(page) => self.take_page(page),
+            Signal::Followed(follow, Ok((offsets, reached))) => self.lane.followed(follow, &offsets, reached),
+            Signal::Followed(follow, Err(error)) => {
+                tracing::warn!(subscription = &*self.subscription.id, %error, "a lane cannot read what waited");
+                self.lane.unfollowed(follow);
+            }
+            Signal::Keys(keys) => self.take_keys(keys),
+            Signal::Replay(page) => self.take_replay(page),
+            Signal::Order(order) => self.orders.push_back(*order),
             Signal::Commit(result) => return self.committed(result),
-            Signal::Head => self.behind = true,
+            Signal::Bell => self.behind = true,
             Signal::Flush(_) | Signal::Due | Signal::Turn => {}
         }
         true
     }
 
-    /// Whether there is room for what a read would bring; small pages from the disk cost as much as large ones.
-    fn may_read(&self) -> bool {
-        self.lane.wants() > 0 && self.lane.unsettled() <= WINDOW_MAX * 3 / 4
-    }
-
-    /// Offers the lane what the ring has, or begins to read from the disk.
+    /// Takes what the sweeper put, or reads for itself, until it has caught up with the sweeper.
     fn read(&mut self) {
-        if !self.behind || self.signals.page.is_some() || !self.may_read() {
+        if !self.behind || self.signals.page.is_some() || self.lane.wants() == 0 {
             return;
         }
+        let drained = self.shard.drain(self.number, self.lane.wants());
+        self.attached = drained.attached;
+        self.offer(drained.events.into_iter(), true);
+        if let Some(reached) = drained.reached {
+            self.lane.pass(reached);
+        }
+        if drained.attached {
+            self.behind = !drained.empty;
+            return;
+        }
+        if drained.empty {
+            self.read_log();
+        }
+    }
+
+    fn read_log(&mut self) {
         let (tenant, seen) = (self.subscription.tenant, self.lane.seen());
-        let Some(events) = self.store.tail().after(tenant, seen, CHUNK) else {
-            let first = self.store.extent(tenant).first;
+        if self.shard.attach(self.number, seen) {
+            self.attached = true;
+            return;
+        }
+        let Some(events) = self.shard.store.tail().after(tenant, seen, CHUNK) else {
+            let first = self.shard.store.extent(tenant).first;
             if seen.next() < first {
                 let subscription = &*self.subscription.id;
                 tracing::warn!(subscription, cursor = seen.0, first = first.0, "retention removed undelivered events");
-                self.lane.pass(Offset(first.0 - 1));
+                self.lane.lose(Offset(first.0 - 1));
             }
-            let (after, limit) = (self.lane.seen(), self.lane.wants());
-            self.signals.page = Some(reading::page(&*self.store, tenant, &self.subscription.filter, after, limit));
+            let (after, limit) = (self.lane.seen(), self.lane.wants().min(PAGE_EVENTS_MAX));
+            let store = &*self.shard.store;
+            self.signals.page = Some(reading::page(store, tenant, &self.subscription.filter, after, limit));
             return;
         };
-        let more = events.len() == CHUNK;
-        let taken = self.offer(events.into_iter(), false);
-        self.behind = more || !taken;
+        if events.is_empty() {
+            // The sweeper has seen more than the ring shows: that is a moment.
+            self.behind = true;
+        }
+        self.offer(events.into_iter(), false);
     }
 
-    /// Offers events while the lane wants some; answers whether it took all.
+    /// Offers events while the lane wants some.
     fn offer(&mut self, events: impl Iterator<Item = Arc<Event>>, match_all: bool) -> bool {
         for event in events {
             let offset = event.offset;
@@ -191,10 +255,10 @@ impl Runner {
                 self.lane.pass(offset);
                 continue;
             }
-            if self.lane.wants() == 0 {
+            if self.lane.wants() == 0 && !match_all {
                 return false;
             }
-            if self.lane.offer(offset, self.keys.of(&event)) {
+            if self.lane.offer(offset, reading::key(&event)) {
                 self.held.insert(offset, event);
             }
         }
@@ -204,38 +268,69 @@ impl Runner {
     fn take_page(&mut self, page: Result<Page, Unavailable>) {
         match page {
             Ok(page) => {
-                let before = self.lane.seen();
-                if self.offer(page.events.into_iter(), true) {
-                    self.lane.pass(page.reached);
-                }
-                // A page that brings nothing is no reason to ask for the next one at once.
-                self.behind = page.more || self.lane.seen() > before;
+                self.offer(page.events.into_iter(), true);
+                self.lane.pass(page.reached);
             }
             Err(error) => {
                 tracing::warn!(subscription = &*self.subscription.id, %error, "a lane cannot read the log");
+                let seen = self.lane.seen();
                 self.signals.page = Some(Box::pin(async move {
                     sleep(READ_PAUSE).await;
-                    Ok(Page { more: true, ..Page::default() })
+                    Ok(Page { more: true, reached: seen, ..Page::default() })
                 }));
             }
         }
     }
 
-    fn send(&mut self, now: Timestamp) {
-        while let Some(turn) = self.lane.next(now) {
-            let held = self.held.remove(&turn.offset);
-            self.signals.answers.push(self.attempts.make(turn, held));
+    /// Begins to read what waited for an event that is settled now.
+    fn follow(&mut self) {
+        if self.signals.follow.is_some() {
+            return;
+        }
+        if let Some(follow) = self.lane.follow() {
+            let (store, filter) = (Arc::clone(&self.shard.store), self.subscription.filter.clone());
+            let read = reading::followers(store, self.subscription.tenant, filter, follow);
+            self.signals.follow = Some((follow, Box::pin(read)));
         }
     }
 
-    fn settle(&mut self, mut answer: Answer) {
-        let now = (self.env.now)();
-        let offset = answer.turn.offset;
-        match std::mem::replace(&mut answer.outcome, Err(Unavailable::Busy)) {
+    fn send(&mut self, now: Timestamp) {
+        self.crowded = false;
+        while self.lane.is_ready(now) {
+            let proven = self.lane.standing().circuit.is_proven();
+            let Some(place) = self.shard.room.enter(self.subscription.tenant, proven, &self.bell) else {
+                self.crowded = true;
+                return;
+            };
+            let Some(turn) = self.lane.next(now) else { return };
+            let held = self.held.remove(&turn.offset);
+            self.signals.answers.push(self.attempts.make(turn, held, place));
+        }
+    }
+
+    fn settle(&mut self, mut attempted: Attempted) {
+        let now = (self.shard.env.now)();
+        let offset = attempted.turn.offset;
+        match mem::replace(&mut attempted.outcome, Err(Unavailable::Busy)) {
             Ok(outcome) => {
-                self.ledger.note(&answer, &outcome, now);
-                let jitter = self.jitter();
-                self.lane.settle(offset, outcome, now, jitter);
+                match (outcome.reason(), &attempted.event) {
+                    (None, Some(event)) if attempted.turn.replay.is_none() => {
+                        self.shard.meter.delivered(event.recorded, now);
+                    }
+                    (None, _) => {}
+                    (Some(_), _) => self.shard.meter.failed(),
+                }
+                self.committing.ledger.note(&attempted, &outcome, now);
+                let operational =
+                    |event: &Arc<Event>| event.subject.event_type.as_str().starts_with(EventType::OPERATIONAL_PREFIX);
+                let ended = lane::Attempted {
+                    offset,
+                    began: attempted.at,
+                    ended: now,
+                    operational: attempted.event.as_ref().is_some_and(operational),
+                };
+                let jitter = self.shard.env.jitter();
+                self.lane.settle(ended, outcome, jitter);
             }
             Err(error) => {
                 tracing::warn!(subscription = &*self.subscription.id, %offset, %error, "an event cannot be read");
@@ -244,91 +339,54 @@ impl Runner {
         }
     }
 
-    fn jitter(&self) -> f64 {
-        let mut random = [0; 4];
-        (self.env.random)(&mut random);
-        f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
-    }
-
-    /// Begins a commit if it is time for one.
-    fn flush(&mut self, now: Timestamp, fired: Option<Pace>) {
-        if self.signals.commit.is_some() {
-            return;
-        }
-        if self.ledger.is_taken() {
-            if fired == Some(Pace::Again) || self.order == Order::Cancel {
-                self.signals.commit = self.ledger.commit(now);
-            }
-            return;
-        }
-        let ending = self.order > Order::Run && self.signals.answers.is_empty();
-        let full = self.ledger.attempts() >= BATCH || !self.may_read() || self.lane.uncommitted() >= LAZY_OFFSETS_MAX;
-        if !ending && !full && fired.is_none() {
-            return;
-        }
-        let changes = self.lane.take_changes();
-        if changes.is_none() && (self.ledger.attempts() == 0 || !(ending || fired == Some(Pace::Lazily))) {
-            self.stalled = self.ledger.attempts();
-            return;
-        }
-        self.stalled = 0;
-        for row in changes.iter().flat_map(|changes| &changes.waiting) {
-            // It may wait for long: the log keeps the event, memory need not.
-            self.held.remove(&row.offset);
-        }
-        self.ledger.take(changes);
-        self.signals.flush = None;
-        self.signals.commit = self.ledger.commit(now);
-    }
-
-    fn committed(&mut self, result: Result<Vec<Written>, CommitError>) -> bool {
-        match result {
-            Ok(_) => {
-                self.dead += self.ledger.committed();
-                self.lane.committed();
-                true
-            }
-            Err(CommitError::Unavailable(Unavailable::Fenced(reason))) => {
-                tracing::error!(subscription = &*self.subscription.id, %reason, "a lane ends: the log is fenced");
-                false
-            }
-            Err(error) => {
-                let pause = self.ledger.failed(&error);
-                self.signals.flush = Some((Pace::Again, Box::pin(sleep(pause))));
-                self.order < Order::Cancel
-            }
-        }
-    }
-
     fn set_timers(&mut self, now: Timestamp) {
-        if self.signals.commit.is_none() && !self.ledger.is_taken() {
-            let idle = self.signals.flush.as_ref().map(|(pace, _)| *pace);
-            let attempts = self.ledger.attempts();
-            let pace = match idle {
-                None | Some(Pace::Lazily) if attempts > self.stalled => Some((Pace::Soon, SOON)),
-                None if attempts > 0 || self.lane.uncommitted() > 0 => Some((Pace::Lazily, LAZILY)),
-                _ => None,
-            };
-            if let Some((pace, after)) = pace {
-                self.signals.flush = Some((pace, Box::pin(sleep(after))));
-            }
-        }
-        let due = self.lane.due().filter(|_| self.order == Order::Run);
+        self.committing_timer();
+        let lane = self.lane.wake_at(now).filter(|at| *at > now);
+        let room = self.crowded.then(|| now.plus(ROOM_PAUSE));
+        let due = [lane, room, self.replay_at(now)].into_iter().flatten().min().filter(|_| self.told == Told::Run);
         if due != self.signals.due.as_ref().map(|(due, _)| *due) {
             self.signals.due = due.map(|due| (due, Box::pin(sleep(due.since(now)))));
         }
     }
 
-    fn is_done(&self) -> bool {
-        self.signals.answers.is_empty() && self.signals.commit.is_none() && !self.ledger.is_taken()
+    fn report(&self) {
+        let mut live = self.live.lock();
+        if live.standing.as_ref() != Some(self.lane.standing()) {
+            live.standing = Some(self.lane.standing().clone());
+        }
+        live.cursor = self.lane.cursor();
+        live.seen = self.lane.seen();
+        live.own = self.committing.own;
+        live.attached = self.attached;
+        live.in_flight = self.signals.answers.len();
+        live.pending = self.lane.pending();
+        live.parked = self.lane.parked();
     }
 
-    fn report(&self) {
-        *self.status.lock() = LaneStatus {
-            cursor: self.lane.cursor(),
-            in_flight: self.signals.answers.len(),
-            waiting: self.lane.waiting(),
-            dead: self.dead,
-        };
+    fn end(&self) -> End {
+        let committed = if self.committing.own { self.committing.ledger.cursor() } else { self.lane.cursor() };
+        End { standing: self.lane.standing().clone(), own: self.committing.own, committed }
+    }
+
+    /// Whether the lane is over: it was told to end and has committed all, or nothing is left to do.
+    fn is_over(&mut self, fired: Option<Pace>) -> bool {
+        let busy = !self.signals.answers.is_empty()
+            || self.signals.commit.is_some()
+            || self.committing.ledger.is_taken()
+            || !self.orders.is_empty();
+        if busy {
+            return false;
+        }
+        if self.told > Told::Run {
+            self.shard.finish(self.number, self.end());
+            return true;
+        }
+        let dormant = !self.lane.standing().is_active();
+        let idle = self.attached && fired == Some(Pace::Lazily) && self.lane.is_current() && self.replays.is_empty();
+        if !dormant && !idle {
+            return false;
+        }
+        let orders = &self.signals.orders;
+        self.shard.leave(self.number, self.end(), || orders.is_empty())
     }
 }

@@ -2,27 +2,40 @@
 
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use foldhash::HashMap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tidings_core::lane::Follow;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::{CommitError, Page, Pending, Unavailable, Written};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Sleep;
 
-use super::Order;
-use super::attempt::Answer;
+use super::attempt::Attempted;
+use super::entry::Told;
+use super::orders::Ordered;
 
 pub(super) type Timer = Pin<Box<Sleep>>;
+pub(super) type Keys = HashMap<Offset, Option<u64>>;
+pub(super) type Followers = Result<(Vec<Offset>, Offset), Unavailable>;
 
 /// What a lane waits for.
 pub(super) struct Signals {
-    pub(super) told: watch::Receiver<Order>,
+    pub(super) told: watch::Receiver<Told>,
     pub(super) cancelled: bool,
-    pub(super) head: watch::Receiver<Offset>,
-    pub(super) answers: FuturesUnordered<Pending<Answer>>,
+    pub(super) bell: Arc<Notify>,
+    pub(super) orders: mpsc::UnboundedReceiver<Ordered>,
+    pub(super) answers: FuturesUnordered<Pending<Attempted>>,
     pub(super) page: Option<Pending<Result<Page, Unavailable>>>,
+    /// Events that waited for another one of their aggregate.
+    pub(super) follow: Option<(Follow, Pending<Followers>)>,
+    /// The keys of events that are to be revived.
+    pub(super) keys: Option<Pending<Result<Keys, Unavailable>>>,
+    /// Events for a replay.
+    pub(super) replay: Option<Pending<Result<Page, Unavailable>>>,
     pub(super) commit: Option<Pending<Result<Vec<Written>, CommitError>>>,
     pub(super) flush: Option<(Pace, Timer)>,
     pub(super) due: Option<(Timestamp, Timer)>,
@@ -39,35 +52,43 @@ pub(super) enum Pace {
 
 /// What happened.
 pub(super) enum Signal {
-    Told(Order),
-    Answer(Box<Answer>),
+    Told(Told),
+    Answer(Box<Attempted>),
     Page(Result<Page, Unavailable>),
+    Followed(Follow, Followers),
+    Keys(Result<Keys, Unavailable>),
+    Replay(Result<Page, Unavailable>),
+    Order(Box<Ordered>),
     Commit(Result<Vec<Written>, CommitError>),
     Flush(Pace),
     Due,
-    Head,
+    Bell,
     Turn,
 }
 
 impl Signals {
     /// What happens next; at once if it is the lane's own turn and nothing else does.
     pub(super) async fn next(&mut self, turn: bool) -> Signal {
-        let Self { told, cancelled, head, answers, page, commit, flush, due } = self;
+        let Self { told, cancelled, bell, orders, answers, page, follow, keys, replay, commit, flush, due } = self;
         tokio::select! {
             biased;
             // Nothing is stronger than to cancel, and what is not awaited need not be heard.
             order = told.changed(), if !*cancelled => {
                 // Without a dispatcher there is nobody to run for.
-                let order = if order.is_ok() { *told.borrow_and_update() } else { Order::Cancel };
-                *cancelled = order == Order::Cancel;
+                let order = if order.is_ok() { *told.borrow_and_update() } else { Told::Cancel };
+                *cancelled = order == Told::Cancel;
                 Signal::Told(order)
             }
             Some(answer) = answers.next(), if !answers.is_empty() => Signal::Answer(Box::new(answer)),
             result = take(commit) => Signal::Commit(result),
             result = take(page) => Signal::Page(result),
+            (what, result) = take_with(follow) => Signal::Followed(what, result),
+            result = take(keys) => Signal::Keys(result),
+            result = take(replay) => Signal::Replay(result),
+            Some(order) = orders.recv() => Signal::Order(Box::new(order)),
             pace = fire(flush) => Signal::Flush(pace),
             _ = fire(due) => Signal::Due,
-            changed = head.changed() => if changed.is_ok() { Signal::Head } else { pending().await },
+            () = bell.notified() => Signal::Bell,
             () = tokio::task::yield_now(), if turn => Signal::Turn,
         }
     }
@@ -79,6 +100,13 @@ async fn take<T>(slot: &mut Option<Pending<T>>) -> T {
     let result = under_way.await;
     *slot = None;
     result
+}
+
+async fn take_with<W: Copy, T>(slot: &mut Option<(W, Pending<T>)>) -> (W, T) {
+    let Some((what, under_way)) = slot else { return pending().await };
+    let (what, result) = (*what, under_way.await);
+    *slot = None;
+    (what, result)
 }
 
 /// Waits for a timer, which then is no more.

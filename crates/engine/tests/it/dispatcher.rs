@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use tidings_core::circuit::ALLOWANCE_AT_START;
 use tidings_core::event::AggregateId;
 use tidings_core::filter::{Filter, TypePattern};
 use tidings_core::offset::Offset;
@@ -109,7 +110,7 @@ async fn retries_follow_the_schedule_and_every_attempt_is_on_record() {
     let failed = Some("status 503");
     assert_eq!(told, [(1, Some(503), failed), (2, Some(503), failed), (3, Some(204), None)]);
     for pair in attempts.windows(2) {
-        let ended = pair[0].at.plus(Duration::from_millis(pair[0].latency_ms));
+        let ended = pair[0].at.plus(Duration::from_millis(pair[0].latency_ms.into()));
         assert!(pair[1].at.since(ended) >= Duration::from_millis(100));
     }
 }
@@ -123,7 +124,7 @@ async fn a_restart_in_the_middle_loses_nothing_and_repeats_only_what_was_unsettl
         rig.dispatcher.start(rig.webhook("w", &receiver));
         receiver.wait(restart * 200).await;
         rig.dispatcher.shutdown(AT_ONCE).await;
-        rig.restart();
+        rig.restart().await;
     }
     rig.dispatcher.start(rig.webhook("w", &receiver));
     rig.settled("w").await;
@@ -139,7 +140,9 @@ async fn an_exhausted_delivery_is_dead_and_its_aggregate_goes_on() {
     let receiver = Receiver::answering(|post| (if post.id() == "e0" { 500 } else { 200 }, AT_ONCE)).await;
     let webhook = |rig: &Rig| {
         let schedule = Schedule::new(vec![Duration::from_millis(100); 2]).unwrap();
-        Subscription { schedule, ..rig.webhook("w", &receiver) }
+        let mut webhook = rig.webhook("w", &receiver);
+        webhook.settings.schedule = schedule;
+        webhook
     };
     rig.dispatcher.start(webhook(&rig));
     rig.append(numbered(3, 1)).await;
@@ -149,8 +152,9 @@ async fn an_exhausted_delivery_is_dead_and_its_aggregate_goes_on() {
     assert_eq!(rig.settled("w").await.dead, 1);
     rig.dispatcher.shutdown(Duration::from_secs(5)).await;
     let progress = rig.store.progress("w").await.unwrap().unwrap();
-    assert_eq!((progress.cursor, progress.waiting.len(), progress.dead), (Offset(3), 0, 1));
-    rig.restart();
+    assert!(progress.cursor >= Offset(3) && progress.rows.is_empty());
+    assert_eq!(rig.store.dead_counts().await.unwrap(), [("w".into(), 1)]);
+    rig.restart().await;
     rig.dispatcher.start(webhook(&rig));
     rig.append([event("e3", "a0")]).await;
     assert_eq!(receiver.wait(6).await[5].id(), "e3");
@@ -167,11 +171,11 @@ async fn what_waits_survives_a_restart_with_its_count() {
     };
     rig.dispatcher.start(rig.webhook("w", &receiver));
     rig.append(numbered(20, 2)).await;
-    rig.status("w", |status| status.waiting == 20).await;
+    rig.status("w", |status| status.pending == 20).await;
     rig.dispatcher.shutdown(AT_ONCE).await;
     let before = receiver.posts().len();
     well.store(true, Relaxed);
-    rig.restart();
+    rig.restart().await;
     rig.dispatcher.start(rig.webhook("w", &receiver));
     rig.settled("w").await;
     let posts = receiver.posts();
@@ -197,8 +201,12 @@ async fn a_lane_passes_what_it_does_not_want_and_its_lag_falls_to_nothing() {
     rig.settled("w").await;
     rig.settled("n").await;
     assert_eq!(receiver.posts().len(), 10);
-    rig.dispatcher.stop("n").await;
-    assert_eq!(rig.store.progress("n").await.unwrap().unwrap().cursor, Offset(1000), "a stop commits the cursor");
+    // Neither has anything of its own in the end: the cursor is that of their slots.
+    while !rig.store.behind("", 10).await.unwrap().is_empty() {
+        rig.append([event("more", "a0")]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(rig.store.swept().await.unwrap().iter().all(|swept| swept.through >= Offset(1000)));
 }
 
 #[tokio::test]
@@ -211,7 +219,7 @@ async fn a_slow_subscription_does_not_slow_its_neighbour() {
     rig.append(numbered(400, 400)).await;
     quick.wait(400).await;
     assert!(slow.posts().is_empty());
-    assert_eq!(rig.status("slow", |status| status.in_flight > 0).await.in_flight, 16);
+    assert_eq!(rig.status("slow", |status| status.in_flight > 0).await.in_flight, ALLOWANCE_AT_START);
     rig.settled("quick").await;
 }
 
@@ -251,7 +259,7 @@ async fn a_subscriber_that_is_not_there_is_told_as_such() {
     rig.dispatcher.start(rig.webhook("there", &receiver));
     rig.append([event("e1", "a")]).await;
     receiver.wait(1).await;
-    rig.status("gone", |status| status.waiting == 1).await;
+    rig.status("gone", |status| status.pending == 1).await;
     rig.dispatcher.stop("gone").await;
     let attempts = rig.attempts(1).await;
     let failed = attempts.iter().find(|attempt| &*attempt.subscription == "gone").unwrap();
@@ -283,17 +291,17 @@ async fn a_panic_of_a_sink_is_a_failed_attempt_and_not_the_end_of_the_lane() {
 async fn on_a_full_disk_outcomes_wait_and_no_more_than_the_unsettled_is_sent() {
     let mut rig = Rig::new().await;
     let flaky = Flaky::over(&rig.store);
-    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>);
+    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
     let receiver = Receiver::start().await;
     rig.append(numbered(600, 600)).await;
     flaky.full.store(true, Relaxed);
     rig.dispatcher.start(rig.webhook("w", &receiver));
-    receiver.wait(224).await;
+    receiver.wait(256).await;
     rig.status("w", |status| status.in_flight == 0).await;
     while flaky.settles.load(Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(receiver.posts().len(), 224, "nothing beyond the window");
+    assert_eq!(receiver.posts().len(), 256, "nothing beyond what may be unsettled");
     assert_eq!(rig.store.progress("w").await.unwrap(), None);
     flaky.full.store(false, Relaxed);
     rig.settled("w").await;
@@ -306,7 +314,7 @@ async fn on_a_full_disk_outcomes_wait_and_no_more_than_the_unsettled_is_sent() {
 async fn a_shutdown_ends_even_if_nothing_can_be_committed() {
     let mut rig = Rig::new().await;
     let flaky = Flaky::over(&rig.store);
-    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>);
+    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
     let receiver = Receiver::start().await;
     flaky.full.store(true, Relaxed);
     rig.dispatcher.start(rig.webhook("w", &receiver));
@@ -320,7 +328,7 @@ async fn a_shutdown_ends_even_if_nothing_can_be_committed() {
 async fn a_lane_with_nothing_to_do_commits_nothing() {
     let mut rig = Rig::new().await;
     let flaky = Flaky::over(&rig.store);
-    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>);
+    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
     let receiver = Receiver::start().await;
     let none = Filter { types: vec![TypePattern::parse("cart.*").unwrap()], ..Filter::default() };
     rig.dispatcher.start(Subscription { filter: none, ..rig.webhook("w", &receiver) });

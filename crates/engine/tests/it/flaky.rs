@@ -7,7 +7,7 @@ use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
-use tidings_log::store::{Attempt, Document, Extent, Kind, Owner, Progress, Seal};
+use tidings_log::store::{Attempt, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept};
 use tidings_log::tail::Tail;
 use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unavailable, Write, Written};
 
@@ -85,6 +85,39 @@ impl Store for Flaky {
 
     fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>> {
         self.store.progress(subscription)
+    }
+
+    fn event(&self, tenant: Tenant, offset: Offset) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
+        self.store.event(tenant, offset)
+    }
+
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>> {
+        self.store.behind(after, limit)
+    }
+
+    fn swept(&self) -> Pending<Result<Vec<Swept>, Unavailable>> {
+        self.store.swept()
+    }
+
+    fn history(
+        &self,
+        subscription: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Pending<Result<Vec<(u64, Attempt)>, Unavailable>> {
+        self.store.history(subscription, before, limit)
+    }
+
+    fn dead_letter(&self, tenant: Tenant, id: &str) -> Pending<Result<Option<DeadLetter>, Unavailable>> {
+        self.store.dead_letter(tenant, id)
+    }
+
+    fn dead_letters(&self, query: DeadQuery) -> Pending<Result<Vec<DeadLetter>, Unavailable>> {
+        self.store.dead_letters(query)
+    }
+
+    fn dead_counts(&self) -> Pending<Result<Vec<(Box<str>, u64)>, Unavailable>> {
+        self.store.dead_counts()
     }
 
     fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidings_core::event::{Defaults, Draft, EventLimits};
 use tidings_core::filter::Filter;
-use tidings_core::lane::Ordering;
+use tidings_core::lane::{Ordering, Settings as Terms};
 use tidings_core::offset::Offset;
 use tidings_core::retry::Schedule;
 use tidings_core::secret::SigningSecret;
@@ -41,6 +41,13 @@ pub(crate) fn secret() -> SigningSecret {
     SigningSecret::from_random([7; 32])
 }
 
+/// Two shards on the runtime of the test.
+async fn dispatcher(store: Arc<dyn Store>) -> Dispatcher {
+    let dispatcher = Dispatcher::open(store, ENV, vec![Handle::current(); 2]).await.unwrap();
+    dispatcher.begin();
+    dispatcher
+}
+
 pub(crate) struct Rig {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) dispatcher: Dispatcher,
@@ -68,18 +75,18 @@ impl Rig {
         let name = TenantName::parse("default").unwrap();
         let written = store.commit(now(), vec![Write::Tenant(name)]).await.unwrap();
         let [Written::Tenant(tenant)] = written[..] else { panic!("{written:?}") };
-        let dispatcher = Dispatcher::new(Arc::clone(&store), ENV, Handle::current());
+        let dispatcher = dispatcher(Arc::clone(&store)).await;
         Self { store, dispatcher, tenant, folder }
     }
 
     /// Another dispatcher for the log, as after a restart.
-    pub(crate) fn restart(&mut self) {
-        self.dispatch_over(Arc::clone(&self.store));
+    pub(crate) async fn restart(&mut self) {
+        self.dispatch_over(Arc::clone(&self.store)).await;
     }
 
     /// Another dispatcher, for another view of the log.
-    pub(crate) fn dispatch_over(&mut self, store: Arc<dyn Store>) {
-        self.dispatcher = Dispatcher::new(store, ENV, Handle::current());
+    pub(crate) async fn dispatch_over(&mut self, store: Arc<dyn Store>) {
+        self.dispatcher = dispatcher(store).await;
     }
 
     /// Appends events, given as JSON, in one commit.
@@ -119,9 +126,13 @@ impl Rig {
             tenant: self.tenant,
             filter: Filter::default(),
             start: Offset(0),
-            schedule: Schedule::new(vec![Duration::from_millis(100); 10]).unwrap(),
-            max_concurrency: 16,
-            ordering: Ordering::Aggregate,
+            settings: Terms {
+                schedule: Schedule::new(vec![Duration::from_millis(100); 10]).unwrap(),
+                max_concurrency: 16,
+                ordering: Ordering::Aggregate,
+                ..Terms::default()
+            },
+            told: true,
             sink,
         }
     }
@@ -145,7 +156,6 @@ impl Rig {
 
     /// Waits until everything is delivered or dead.
     pub(crate) async fn settled(&self, id: &str) -> LaneStatus {
-        let head = self.store.extent(self.tenant).head;
-        self.status(id, |status| status.cursor == head && status.waiting == 0 && status.in_flight == 0).await
+        self.status(id, |status| status.lag == 0 && status.pending == 0 && status.in_flight == 0).await
     }
 }

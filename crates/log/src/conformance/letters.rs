@@ -81,9 +81,11 @@ pub(super) async fn a_delivery_has_one_open_letter(engine: &dyn Engine) {
         assert_eq!(stage.store().dead_counts().await.unwrap(), [("wh_1".into(), 1)]);
         stage.reopen();
     }
-    // After a replay there is another one; the commit that is repeated makes none.
+    // After a replay there is another one; a commit that is repeated makes none.
     stage.one(close(&stage, &["d1"], replayed(&stage))).await;
     let closed = DeadLetter { state: replayed(&stage), ..told };
+    stage.one(Write::Settle(dead(&stage, "wh_1", 2, "d1"))).await;
+    assert_eq!(letter(&stage, "d1").await.as_ref(), Some(&closed));
     assert_eq!(stage.store().dead_counts().await.unwrap(), []);
     stage.pass(Duration::from_mins(1));
     for _ in 0..2 {

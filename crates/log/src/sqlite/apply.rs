@@ -40,8 +40,9 @@ impl Writer {
             Write::Close(tenant, ids, state) => self.close_letters(group, tenant, &ids, &state),
             Write::Forget(subscription) => self.forget(group, &subscription),
             Write::Trim(tenant, through) => {
-                self.trim_history(tenant)?;
-                let trimmed = self.trim(group, tenant, through);
+                // Events go slowly while there is much history to remove, so that it does not fall behind.
+                let rows = if self.trim_history(tenant)? { TRIM_ROWS / 64 } else { TRIM_ROWS };
+                let trimmed = self.trim(group, tenant, through, rows);
                 self.kept_needed()?;
                 trimmed
             }
@@ -129,7 +130,7 @@ impl Writer {
 
     /// Removes the oldest events through the end of a seal, a slice at a time. The last removed seal stays: the chain goes
     /// on from it. What is not indexed on disk yet stays too: the heads of its aggregates are known from nowhere else.
-    fn trim(&mut self, group: &mut Group, tenant: Tenant, through: Offset) -> Result<Written, Stop> {
+    fn trim(&mut self, group: &mut Group, tenant: Tenant, through: Offset, rows: u64) -> Result<Written, Stop> {
         let mut end = self.end(group, tenant);
         let boundary: Option<i64> = self
             .connection
@@ -139,7 +140,7 @@ impl Writer {
         if boundary < end.extent.first.0 {
             return Ok(Written::Trimmed(end.extent.first));
         }
-        let until = boundary.min(end.extent.first.0 + TRIM_ROWS - 1);
+        let until = boundary.min(end.extent.first.0 + rows - 1);
         self.keep_needed(tenant, until)?;
         let removed = self
             .connection

@@ -26,7 +26,7 @@ const WRITER_CACHE_KIB: i32 = 16 * 1024;
 const READER_CACHE_KIB: i32 = 2 * 1024;
 const WAL_PIECE_BYTES: usize = 1 << 20;
 const STATEMENTS_KEPT: usize = 128;
-const LAYOUT_1: &str = include_str!("../../migrations/sqlite/0001_log.sql");
+pub(crate) const LAYOUT_1: &str = include_str!("../../migrations/sqlite/0001_log.sql");
 
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]

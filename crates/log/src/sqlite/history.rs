@@ -4,7 +4,7 @@ use rusqlite::params;
 use tidings_core::offset::Offset;
 
 use super::reader::{Read, Reader, unavailable};
-use super::writer::{Stop, Writer};
+use super::writer::Writer;
 use crate::attempts::{self, ATTEMPTS_MAX};
 use crate::event::Tenant;
 use crate::store::{Attempt, Settle};
@@ -13,13 +13,14 @@ use crate::store::{Attempt, Settle};
 const SPAN_BITS: u32 = 12;
 /// A number of [`Reader::history`]: the row's, and the place in it.
 const PLACE_BITS: u32 = ATTEMPTS_MAX.ilog2();
-/// Rows that one trim removes: about 5 ms.
-const TRIM_ROWS: i64 = 512;
+/// Rows that one trim removes, and spans that it looks at: about 5 ms.
+const TRIM_ROWS: usize = 2_048;
+const TRIM_SPANS: usize = 256;
 
-const BY_EVENT: &str =
+pub(crate) const BY_EVENT: &str =
     "SELECT number FROM attempt WHERE tenant = ?1 AND span = ?2 AND first <= ?3 AND last >= ?3 ORDER BY number DESC";
 const BY_NUMBER: &str = "SELECT subscription, attempts FROM attempt WHERE number = ?";
-const BY_SUBSCRIPTION: &str =
+pub(crate) const BY_SUBSCRIPTION: &str =
     "SELECT number, attempts FROM attempt WHERE subscription = ? AND number <= ? ORDER BY number DESC";
 
 fn span(offset: Offset) -> i64 {
@@ -55,15 +56,45 @@ impl Writer {
         self.connection.prepare_cached("DELETE FROM attempt WHERE subscription = ?")?.execute([subscription])
     }
 
-    /// Removes history of events that are gone, a slice at a time; that of spans with a kept copy stays.
-    pub(crate) fn trim_history(&self, tenant: Tenant) -> Result<(), Stop> {
+    /// Removes history of events that are gone, a slice at a time; answers whether there may be more. Spans stay whole
+    /// while an event is left in them, or the copy of one.
+    pub(crate) fn trim_history(&mut self, tenant: Tenant) -> rusqlite::Result<bool> {
         let gone = span(self.shared.end(tenant).extent.first);
+        let mut from = self.history_walked.remove(&tenant).unwrap_or(0);
+        let mut rows = TRIM_ROWS;
+        for _ in 0..TRIM_SPANS {
+            let Some(found) = self.next_span(tenant, from)?.filter(|span| *span < gone) else { return Ok(false) };
+            from = found;
+            if self.keeps_one_of(tenant, found)? {
+                from += 1;
+                continue;
+            }
+            rows = rows.saturating_sub(self.remove_span(tenant, found, rows)?);
+            if rows == 0 {
+                break;
+            }
+        }
+        self.history_walked.insert(tenant, from);
+        Ok(true)
+    }
+
+    fn next_span(&self, tenant: Tenant, from: i64) -> rusqlite::Result<Option<i64>> {
+        self.connection
+            .prepare_cached("SELECT min(span) FROM attempt WHERE tenant = ? AND span >= ?")?
+            .query_row(params![tenant.0, from], |row| row.get(0))
+    }
+
+    fn keeps_one_of(&self, tenant: Tenant, span: i64) -> rusqlite::Result<bool> {
+        let (first, last) = (span << SPAN_BITS, ((span + 1) << SPAN_BITS) - 1);
+        self.connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM kept_event WHERE tenant = ? AND offset BETWEEN ? AND ?)")?
+            .query_row(params![tenant.0, first, last], |row| row.get(0))
+    }
+
+    fn remove_span(&self, tenant: Tenant, span: i64, rows: usize) -> rusqlite::Result<usize> {
         let sql = "DELETE FROM attempt WHERE number IN \
-                   (SELECT number FROM attempt WHERE tenant = ?1 AND span < ?2 \
-                   AND NOT EXISTS (SELECT 1 FROM kept_event WHERE kept_event.tenant = ?1 \
-                   AND kept_event.offset BETWEEN span << ?4 AND ((span + 1) << ?4) - 1) LIMIT ?3)";
-        self.connection.prepare_cached(sql)?.execute(params![tenant.0, gone, TRIM_ROWS, SPAN_BITS])?;
-        Ok(())
+                   (SELECT number FROM attempt WHERE tenant = ? AND span = ? LIMIT ?)";
+        self.connection.prepare_cached(sql)?.execute(params![tenant.0, span, rows.cast_signed()])
     }
 }
 

@@ -14,7 +14,8 @@ use crate::store::{DeadCounts, DeadLetter, DeadQuery, DeadState, Letter, Settle,
 
 const LETTER_COLUMNS: &str =
     "id, subscription, tenant, offset, event_type, attempts, reason, at_ms, state, closed_ms, closed_reason";
-const COUNT_OPEN: &str = "SELECT subscription, count(*) FROM dead_letter WHERE state = 0 GROUP BY subscription";
+pub(crate) const COUNT_OPEN: &str =
+    "SELECT subscription, count(*) FROM dead_letter WHERE state = 0 GROUP BY subscription";
 /// Greater than every id.
 const AFTER_ALL: &str = "\u{10ffff}";
 
@@ -109,7 +110,7 @@ impl Reader {
 }
 
 /// A page of a listing, by the index that has it in order.
-fn select_letters(of_subscription: bool, open: bool) -> String {
+pub(crate) fn select_letters(of_subscription: bool, open: bool) -> String {
     let index = match (of_subscription, open) {
         (true, _) => "dead_letter_by_subscription",
         (false, true) => "open_letter_by_tenant",

@@ -8,6 +8,8 @@ mod group;
 mod history;
 mod kept;
 mod letters;
+#[cfg(test)]
+mod plans;
 mod pool;
 mod queue;
 pub(crate) mod reader;

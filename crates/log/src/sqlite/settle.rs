@@ -11,6 +11,9 @@ use super::writer::{Stop, Writer};
 use crate::event::Tenant;
 use crate::store::{Progress, Settle, Sweep, Swept, Unavailable, Written};
 
+pub(crate) const BEHIND: &str =
+    "SELECT subscription FROM progress WHERE subscription > ? ORDER BY subscription LIMIT ?";
+
 impl Writer {
     pub(crate) fn settle(&mut self, group: &mut Group, now: Timestamp, settle: &Settle) -> Result<Written, Stop> {
         let (subscription, tenant, changes) = (&*settle.subscription, settle.tenant, &settle.changes);
@@ -147,11 +150,10 @@ impl Reader {
     }
 
     pub(crate) fn behind(&self, after: &str, limit: usize) -> Read<Vec<Box<str>>> {
-        let sql = "SELECT subscription FROM progress WHERE subscription > ? ORDER BY subscription LIMIT ?";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let read = || {
             self.connection
-                .prepare_cached(sql)?
+                .prepare_cached(BEHIND)?
                 .query_map(params![after, limit], |row| row.get::<_, String>(0).map(Into::into))?
                 .collect::<rusqlite::Result<Vec<_>>>()
         };

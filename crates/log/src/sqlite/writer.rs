@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use rusqlite::Connection;
 use tidings_core::posting::Posting;
 use tidings_core::time::Timestamp;
@@ -37,6 +38,8 @@ pub(crate) struct Writer {
     /// The time of the newest unit.
     pub(crate) now: Timestamp,
     pub(crate) requests_swept: Timestamp,
+    /// How far each tenant's history was looked through for what may go.
+    pub(crate) history_walked: HashMap<Tenant, i64>,
     unchecked_bytes: usize,
     commits: u32,
     pub(crate) disk_full: bool,
@@ -91,6 +94,7 @@ impl Writer {
             flush: Flush::default(),
             now: Timestamp::from_millis(0),
             requests_swept: Timestamp::from_millis(0),
+            history_walked: HashMap::default(),
             unchecked_bytes: 0,
             commits: 0,
             disk_full: false,

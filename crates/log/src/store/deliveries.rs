@@ -32,7 +32,7 @@ pub struct Letter {
     pub event_type: Box<str>,
 }
 
-/// A slot's cursor, and who follows it from now on.
+/// A slot's cursor, and who follows it from now on. The cursor never goes back: a sweep that would changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sweep {
     /// In which tenant.

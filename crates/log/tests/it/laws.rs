@@ -221,3 +221,28 @@ async fn dead_letters_are_listed_newest_first() {
 async fn a_letter_is_closed_once() {
     holds("a_letter_is_closed_once").await;
 }
+
+#[tokio::test]
+async fn retention_keeps_what_is_needed() {
+    holds("retention_keeps_what_is_needed").await;
+}
+
+#[tokio::test]
+async fn what_is_kept_goes_when_nothing_needs_it() {
+    holds("what_is_kept_goes_when_nothing_needs_it").await;
+}
+
+#[tokio::test]
+async fn an_erasure_reaches_what_is_kept() {
+    holds("an_erasure_reaches_what_is_kept").await;
+}
+
+#[tokio::test]
+async fn history_is_told_newest_first() {
+    holds("history_is_told_newest_first").await;
+}
+
+#[tokio::test]
+async fn history_goes_with_its_events() {
+    holds("history_goes_with_its_events").await;
+}

@@ -5,6 +5,8 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod deliveries;
+#[cfg(test)]
 mod folder;
 #[cfg(test)]
 mod laws;

@@ -7,9 +7,9 @@ use tidings_log::store::{Store as _, Write, Written};
 
 use crate::folder::{Folder, NOW, add_tenant, append, event, fill};
 
-const SECRET: &str = "Ada Lovelace, 12 St James's Square";
+pub(crate) const SECRET: &str = "Ada Lovelace, 12 St James's Square";
 
-fn is_in_files(folder: &Path) -> bool {
+pub(crate) fn is_in_files(folder: &Path) -> bool {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
     files.into_iter().any(|bytes| bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()))
 }

@@ -1,0 +1,154 @@
+//! A subscription as its shard knows it, and the outside of its lane.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidings_core::circuit::{Standing, Status};
+use tidings_core::offset::Offset;
+use tidings_log::Event;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::orders::Ordered;
+use super::{LaneStatus, Subscription, Totals};
+
+/// Events put to a lane that it has not taken; then it reads from the log.
+pub(super) const INBOX_MAX: usize = 1_024;
+
+/// A subscription.
+pub(super) struct Entry {
+    pub(super) subscription: Arc<Subscription>,
+    pub(super) slot: u8,
+    pub(super) standing: Standing,
+    pub(super) dead: u64,
+    /// Nothing through here is put to it. While it has no lane and is active, it is settled through its tenant's place.
+    pub(super) since: Offset,
+    /// Whether the log keeps a progress of its own for it, and the cursor in that.
+    pub(super) own: bool,
+    pub(super) committed: Offset,
+    pub(super) lane: Option<Running>,
+    /// The lane ends to begin again with other settings.
+    pub(super) renewed: bool,
+}
+
+/// The outside of a lane.
+pub(super) struct Running {
+    pub(super) told: watch::Sender<Told>,
+    pub(super) orders: mpsc::UnboundedSender<Ordered>,
+    pub(super) bell: Arc<Notify>,
+    pub(super) inbox: VecDeque<Arc<Event>>,
+    /// Whether the sweeper puts events into the inbox.
+    pub(super) attached: bool,
+    pub(super) live: Arc<Mutex<Live>>,
+    /// Closes when the lane's task has ended, however it did.
+    pub(super) ended: watch::Receiver<()>,
+}
+
+/// What a lane is told from outside; later ones are stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    Run,
+    /// Send nothing more, settle what is in flight, commit, end.
+    Settle,
+    /// Forget what is in flight, commit what is known, end.
+    Cancel,
+}
+
+/// What a lane shows of itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Live {
+    pub(super) standing: Option<Standing>,
+    pub(super) cursor: Offset,
+    pub(super) seen: Offset,
+    pub(super) own: bool,
+    pub(super) attached: bool,
+    pub(super) in_flight: usize,
+    pub(super) pending: usize,
+    pub(super) parked: usize,
+}
+
+/// What a lane leaves when it ends.
+pub(super) struct End {
+    pub(super) standing: Standing,
+    pub(super) own: bool,
+    pub(super) committed: Offset,
+}
+
+/// What waited for a lane.
+#[derive(Default)]
+pub(super) struct Drained {
+    pub(super) events: Vec<Arc<Event>>,
+    pub(super) attached: bool,
+    pub(super) empty: bool,
+    /// Through here everything was put to it.
+    pub(super) reached: Option<Offset>,
+}
+
+impl Running {
+    pub(super) fn tell(&self, told: Told) {
+        self.told.send_if_modified(|current| mem::replace(current, told.max(*current)) < told);
+    }
+
+    pub(super) async fn ended(&mut self) {
+        while self.ended.changed().await.is_ok() {}
+    }
+}
+
+impl Entry {
+    /// Whether it has nothing to do, and follows its tenant's place.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lane.is_none() && self.standing.is_active() && self.own
+    }
+
+    /// The cursor that nothing on disk tells but its slot's: that of a lane without a progress of its own.
+    pub(super) fn uncommitted(&self) -> Option<Offset> {
+        let live = self.lane.as_ref()?.live.lock();
+        (!live.own).then_some(live.cursor)
+    }
+
+    pub(super) fn end(&mut self, end: End) {
+        self.lane = None;
+        (self.standing, self.own, self.committed) = (end.standing, end.own, end.committed);
+    }
+
+    pub(super) fn status(&self, place: Offset, head: Offset) -> LaneStatus {
+        let mut status = LaneStatus { standing: self.standing.clone(), dead: self.dead, ..LaneStatus::default() };
+        match &self.lane {
+            Some(lane) => {
+                let live = lane.live.lock();
+                status.standing = live.standing.clone().unwrap_or(status.standing);
+                status.cursor = live.cursor;
+                (status.in_flight, status.pending, status.parked) = (live.in_flight, live.pending, live.parked);
+                status.pending += lane.inbox.len();
+            }
+            None if self.standing.is_active() => status.cursor = place,
+            None => status.cursor = self.committed,
+        }
+        status.lag = head.0.saturating_sub(status.cursor.0);
+        status
+    }
+
+    pub(super) fn add_to(&self, totals: &mut Totals, place: Offset, head: Offset) {
+        let status = self.status(place, head);
+        let state = match status.standing.status {
+            Status::Active => 0,
+            Status::Paused { .. } => 1,
+            Status::Deactivated { .. } => 2,
+        };
+        totals.states[state] += 1;
+        totals.dead += self.dead;
+        totals.in_flight += status.in_flight as u64;
+        if state > 0 {
+            return;
+        }
+        totals.lag = totals.lag.max(status.lag);
+        totals.queued += status.pending as u64;
+        if let Some(lane) = &self.lane {
+            let live = lane.live.lock();
+            if !live.attached {
+                totals.queued += head.0.saturating_sub(live.seen.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What people are told of deliveries: operational events, in the tenant's own log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tidings_core::event::{AggregateId, Defaults, Draft, EventType};
+use tidings_core::lane::{Dead, Notice};
+use tidings_core::time::Timestamp;
+use tidings_log::store::{Letter, Prepared};
+use tidings_log::{Append, Tenant, Write};
+
+use super::{Env, Subscription};
+
+/// The source of operational events.
+const SOURCE: &str = "/tidings";
+
+/// Collects what a commit is to tell.
+pub(super) struct Notices<'a> {
+    subscription: &'a Subscription,
+    env: Env,
+    now: Timestamp,
+    events: Vec<Prepared>,
+}
+
+impl<'a> Notices<'a> {
+    pub(super) fn new(subscription: &'a Subscription, env: Env, now: Timestamp) -> Self {
+        Self { subscription, env, now, events: Vec::new() }
+    }
+
+    /// Of the subscription itself.
+    pub(super) fn notice(&mut self, notice: &Notice) {
+        let id = &*self.subscription.id;
+        let (name, data) = match notice {
+            Notice::Failing { round, reason } => {
+                let last = self.subscription.settings.deactivate_after;
+                let data = json!({"webhook": id, "round": round, "deactivatesAtRound": last, "reason": reason});
+                ("tidings.webhook.failing", data)
+            }
+            Notice::Recovered { rounds } => ("tidings.webhook.recovered", json!({"webhook": id, "rounds": rounds})),
+            Notice::Deactivated { reason } => ("tidings.webhook.deactivated", json!({"webhook": id, "reason": reason})),
+            Notice::Gap { first, last } => {
+                ("tidings.webhook.gap", json!({"webhook": id, "firstOffset": first, "lastOffset": last}))
+            }
+        };
+        self.push(name, &data);
+    }
+
+    /// Of a delivery that was given up.
+    pub(super) fn dead(&mut self, dead: &Dead, letter: &Letter, event_id: Option<&str>) {
+        let data = json!({
+            "deadLetter": letter.id,
+            "webhook": self.subscription.id,
+            "eventId": event_id,
+            "eventType": letter.event_type,
+            "offset": dead.offset,
+            "attempts": dead.attempts,
+            "reason": dead.reason,
+        });
+        self.push("tidings.delivery.dead_lettered", &data);
+    }
+
+    /// Of a replay that came to its end.
+    pub(super) fn replayed(&mut self, replay: &str, sent: u64) {
+        let data = json!({"replay": replay, "webhook": self.subscription.id, "events": sent});
+        self.push("tidings.replay.completed", &data);
+    }
+
+    fn push(&mut self, name: &str, data: &Value) {
+        if !self.subscription.told {
+            return;
+        }
+        // The names are right; a subscription's id is too short to be refused.
+        let Ok(event_type) = EventType::parse(name) else { return };
+        let draft = Draft {
+            id: None,
+            event_type,
+            version: None,
+            timestamp: None,
+            source: None,
+            aggregate: AggregateId::parse(&self.subscription.id).ok(),
+            channels: Vec::new(),
+            metadata: Vec::new(),
+            data: Bytes::from(data.to_string()),
+            expected_sequence: None,
+        };
+        let mut random = [0; 26];
+        (self.env.random)(&mut random);
+        let encoded = draft.encode(&Defaults { now: self.now, source: SOURCE, random });
+        self.events.push(Prepared::new(self.subscription.tenant, encoded));
+    }
+
+    /// The write that tells all of it.
+    pub(super) fn write(self, tenant: Tenant) -> Option<Write> {
+        let append = Append { tenant, events: self.events, request: None };
+        (!append.events.is_empty()).then_some(Write::Append(append))
+    }
+}
+
+/// What is known of an event whose delivery failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    pub(super) event_type: Arc<str>,
+    pub(super) id: Arc<str>,
+}
