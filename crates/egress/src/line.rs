@@ -68,13 +68,13 @@ impl Line {
     pub async fn post(&self, mut lines: Lines, body: &[u8], limit: Duration) -> Result<Response, DoorError> {
         let mut digits = [0; 20];
         lines.put("content-length", decimal(body.len(), &mut digits));
+        lines.end();
         let attempt = self.exchange(lines, body);
         timeout(limit, attempt).await.unwrap_or(Err(DoorError::Timeout))
     }
 
     async fn exchange(&self, lines: Lines, body: &[u8]) -> Result<Response, DoorError> {
-        let lines = [lines.as_bytes(), b"\r\n"].concat();
-        let pieces = [&self.0.start[..], &lines, body];
+        let pieces = [&self.0.start[..], lines.as_bytes(), body];
         if let Some(mut connection) = self.idle().await {
             match connection.exchange(pieces).await {
                 Ok(answer) => return Ok(self.keep(connection, answer, self.0.door.version())),

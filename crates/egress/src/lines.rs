@@ -23,6 +23,11 @@ impl Lines {
         self.0.extend_from_slice(b"\r\n");
     }
 
+    /// Adds the empty line that ends a head.
+    pub(crate) fn end(&mut self) {
+        self.0.extend_from_slice(b"\r\n");
+    }
+
     /// The lines, each with its end.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
