@@ -58,7 +58,7 @@ pub(super) async fn retention_keeps_what_is_needed(engine: &dyn Engine) {
     let mut stage = set(engine).await;
     let other = stage.add_tenant("other").await;
     let parked = Row { state: RowState::Parked, ..row(3, 3) };
-    let settled = Row { state: RowState::Settled, followers: true, ..row(4, 1) };
+    let settled = Row { state: RowState::Settled, followers: Some(Offset(5)), ..row(4, 1) };
     settle_rows(&stage, "wh_1", vec![row(2, 1), parked, settled]).await;
     for (offset, id) in [(1, "d1"), (5, "d5"), (6, "d6")] {
         stage.one(Write::Settle(dead(&stage, "wh_2", offset, id))).await;
