@@ -49,7 +49,7 @@ pub(super) async fn send(record: &Record, means: &Means) -> Result<Verdict> {
         attempt: 1,
         replay: None,
     };
-    let sink = Way { keep_answers: true, ..Way::own(record, means) }.sink(record, means)?;
+    let sink = Way::own(record, means).sink(record, means)?;
     let begun = Instant::now();
     let outcome = sink.deliver(&[parcel]).await.pop().ok_or_else(|| anyhow!("a sink without an outcome"))?;
     let latency_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
