@@ -2,6 +2,7 @@
 
 mod bench;
 mod faults;
+mod sim;
 mod tidy;
 
 use clap::Parser;
@@ -14,6 +15,7 @@ enum Chore {
     /// Breaks a running server in the ways machines break, and checks what is left.
     #[command(subcommand)]
     Faults(faults::Fault),
+    Sim(sim::Args),
     /// Checks the style that a machine can check.
     Tidy,
 }
@@ -22,6 +24,7 @@ fn main() -> anyhow::Result<()> {
     match Chore::parse() {
         Chore::Bench(args) => bench::run(&args),
         Chore::Faults(fault) => faults::run(fault),
+        Chore::Sim(args) => sim::run(&args),
         Chore::Tidy => tidy::run(),
     }
 }

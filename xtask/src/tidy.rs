@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tidings-engine", &["tidings-core", "tidings-log", "tidings-sinks"]),
     ("tidings", &["tidings-core", "tidings-egress", "tidings-engine", "tidings-log", "tidings-sinks"]),
     ("tidings-bench", &["tidings-engine"]),
+    ("tidings-sim", &["tidings-core", "tidings-engine", "tidings-log", "tidings-sinks"]),
     ("xtask", &[]),
 ];
 

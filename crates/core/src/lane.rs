@@ -285,6 +285,11 @@ impl Lane {
         if self.items.len() == self.rows && self.unsettled == 0 { self.seen } else { self.cursor }
     }
 
+    /// What is settled above the cursor, as it was taken last (see [`Acks`]).
+    pub fn acked(&self) -> Vec<u8> {
+        self.acks.to_bytes(self.cursor)
+    }
+
     /// How far the log was offered or passed: where to read on.
     pub fn seen(&self) -> Offset {
         self.seen

@@ -1,13 +1,14 @@
 //! The log: what happened, durable and in order, and everything else that must not be lost.
 //!
-//! [`Store`] is the seam and states the laws; [`sqlite`] is the embedded engine; [`conformance`] is the suite that every
-//! engine passes unchanged. The hot end of the log is shared in memory by [`tail`].
+//! [`Store`] is the seam and states the laws; [`sqlite`] is the embedded engine, [`memory`] the one for simulations;
+//! [`conformance`] is the suite that every engine passes unchanged. The hot end of the log is shared in memory by [`tail`].
 
 pub mod answers;
 mod attempts;
 pub mod conformance;
 pub mod event;
 mod index;
+pub mod memory;
 pub mod query;
 pub mod sqlite;
 pub mod store;

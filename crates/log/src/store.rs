@@ -132,7 +132,7 @@ pub trait Store: Send + Sync {
 }
 
 /// One change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Write {
     /// Makes sure that a tenant exists.
     Tenant(TenantName),
@@ -160,7 +160,7 @@ pub enum Write {
 }
 
 /// Events to append to one tenant, in order, all or none.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Append {
     /// Whose.
     pub tenant: Tenant,
@@ -171,7 +171,7 @@ pub struct Append {
 }
 
 /// An event ready to append, with the keys under which it will be found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Prepared {
     /// The event.
     pub encoded: Encoded,

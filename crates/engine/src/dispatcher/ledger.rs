@@ -42,12 +42,12 @@ struct Taken {
 }
 
 impl Ledger {
-    pub(super) fn new(subscription: Arc<Subscription>, env: Env, cursor: Offset) -> Self {
+    pub(super) fn new(subscription: Arc<Subscription>, env: Env, cursor: Offset, acked: Vec<u8>) -> Self {
         Self {
             subscription,
             env,
             cursor,
-            acked: Vec::new(),
+            acked,
             attempts: Vec::new(),
             failed: HashMap::default(),
             taken: None,

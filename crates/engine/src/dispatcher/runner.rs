@@ -79,7 +79,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     let replays = ordering::replays(&shard, &subscription).await;
     let (store, env) = (Arc::clone(&shard.store), shard.env);
     let attempts = Attempts { store, tenant: subscription.tenant, sink: Arc::clone(&subscription.sink), env };
-    let ledger = Ledger::new(Arc::clone(&subscription), env, lane.cursor());
+    let ledger = Ledger::new(Arc::clone(&subscription), env, lane.cursor(), lane.acked());
     let signals = Signals {
         told,
         cancelled: false,

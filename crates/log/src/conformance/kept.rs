@@ -58,7 +58,7 @@ pub(super) async fn retention_keeps_what_is_needed(engine: &dyn Engine) {
     let mut stage = set(engine).await;
     let other = stage.add_tenant("other").await;
     let parked = Row { state: RowState::Parked, ..row(3, 3) };
-    let settled = Row { state: RowState::Settled, followers: Some(Offset(5)), ..row(4, 1) };
+    let settled = Row { state: RowState::Settled, followers: Some(Offset(4)), ..row(4, 1) };
     settle_rows(&stage, "wh_1", vec![row(2, 1), parked, settled]).await;
     for (offset, id) in [(1, "d1"), (5, "d5"), (6, "d6")] {
         stage.one(Write::Settle(dead(&stage, "wh_2", offset, id))).await;
@@ -74,8 +74,8 @@ pub(super) async fn retention_keeps_what_is_needed(engine: &dyn Engine) {
     }
     trim_all(&stage).await;
     for _ in 0..2 {
-        assert_eq!(left(&stage).await, [1, 2, 3]);
-        for was in &before[..3] {
+        assert_eq!(left(&stage).await, [1, 2, 3, 4]);
+        for was in &before[..4] {
             let kept = at(&stage, was.offset.0).await.unwrap();
             assert_eq!(kept.envelope(), was.envelope());
             assert_eq!((&kept.subject.id, kept.recorded, kept.leaf()), (&was.subject.id, was.recorded, was.leaf()));
@@ -117,6 +117,9 @@ pub(super) async fn what_is_kept_goes_when_nothing_needs_it(engine: &dyn Engine)
     stage.one(Write::Settle(settle(&stage, "wh_1", cleared))).await;
     assert_eq!(left(&stage).await, [2, 3, 4, 5, 6, 7, 8], "one of two needs of 4 is gone");
     settle_rows(&stage, "wh_1", vec![Row { state: RowState::Settled, ..row(2, 1) }]).await;
+    assert_eq!(left(&stage).await, [2, 3, 4, 5, 6, 7, 8], "it tells whose followers wait");
+    let cleared = Changes { cursor, cleared: vec![Offset(2)], ..Changes::default() };
+    stage.one(Write::Settle(settle(&stage, "wh_1", cleared))).await;
     assert_eq!(left(&stage).await, [3, 4, 5, 6, 7, 8]);
     // A letter that is closed for a replay leaves its event to the row of the same commit, whichever comes first.
     let again = |offset| Changes {

@@ -40,7 +40,7 @@ impl Writer {
 
     fn needed(&self, tenant: Tenant, first: Offset, until: Offset) -> rusqlite::Result<Vec<Offset>> {
         let sql = "SELECT offset FROM dead_letter WHERE tenant = ?1 AND state = 0 AND offset BETWEEN ?2 AND ?3 \
-                   UNION SELECT offset FROM pending_row WHERE tenant = ?1 AND state < 2 AND offset BETWEEN ?2 AND ?3";
+                   UNION SELECT offset FROM pending_row WHERE tenant = ?1 AND offset BETWEEN ?2 AND ?3";
         self.connection
             .prepare_cached(sql)?
             .query_map(params![tenant.0, first.0.cast_signed(), until.0.cast_signed()], |row| {
@@ -116,7 +116,7 @@ impl Writer {
         }
         let sql = "DELETE FROM kept_event WHERE tenant = ?1 AND offset = ?2 \
                    AND NOT EXISTS (SELECT 1 FROM dead_letter WHERE tenant = ?1 AND offset = ?2 AND state = 0) \
-                   AND NOT EXISTS (SELECT 1 FROM pending_row WHERE tenant = ?1 AND offset = ?2 AND state < 2)";
+                   AND NOT EXISTS (SELECT 1 FROM pending_row WHERE tenant = ?1 AND offset = ?2)";
         let mut delete = self.connection.prepare_cached(sql)?;
         for (tenant, offset) in &group.released {
             delete.execute(params![tenant.0, offset.0.cast_signed()])?;

@@ -11,6 +11,8 @@ mod folder;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod opening;
 #[cfg(test)]
 mod traces;

@@ -27,17 +27,33 @@ pub(super) struct Committing {
     pub(super) ledger: Ledger,
     /// Whether the log keeps a progress of its own for the subscription.
     pub(super) own: bool,
-    /// Writes beside the ledger's, of orders and replays; they go with the next commit, once.
-    pub(super) beside: Vec<Write>,
+    /// What goes with the next commit.
+    pub(super) beside: Beside,
+    /// What went with the commit that is under way, or that failed and is tried again.
+    taken: Beside,
+}
+
+/// What orders and replays add to a commit. The lane has it behind itself: it is tried until it is committed.
+#[derive(Default)]
+pub(super) struct Beside {
+    pub(super) writes: Vec<Write>,
+    /// Those that came with orders, which others may contradict.
+    pub(super) added: Vec<Write>,
     /// Dead letters that these close.
     pub(super) closed: u64,
-    /// Who waits for the commit under way, with what they will be told.
+    /// Who waits for it, with what they will be told.
     pub(super) askers: Vec<(oneshot::Sender<Result<Outcome, CommitError>>, Outcome)>,
+}
+
+impl Beside {
+    pub(super) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.added.is_empty() && self.askers.is_empty()
+    }
 }
 
 impl Committing {
     pub(super) fn new(ledger: Ledger, own: bool) -> Self {
-        Self { ledger, own, beside: Vec::new(), closed: 0, askers: Vec::new() }
+        Self { ledger, own, beside: Beside::default(), taken: Beside::default() }
     }
 }
 
@@ -78,21 +94,22 @@ impl Runner {
             }
         }
         self.committing.ledger.take(changes, now);
+        self.committing.taken = std::mem::take(&mut self.committing.beside);
         self.commit(now);
     }
 
     fn commit(&mut self, now: Timestamp) {
         self.signals.flush = None;
         let mut writes = self.committing.ledger.writes(now);
-        writes.append(&mut self.committing.beside);
+        writes.extend(self.committing.taken.writes.iter().chain(&self.committing.taken.added).cloned());
         self.signals.commit = Some(self.shard.store.commit(now, writes));
     }
 
     pub(super) fn committed(&mut self, result: Result<Vec<Written>, CommitError>) -> bool {
-        let askers = std::mem::take(&mut self.committing.askers);
-        let closed = std::mem::take(&mut self.committing.closed);
+        let askers = std::mem::take(&mut self.committing.taken.askers);
         match result {
             Ok(_) => {
+                let closed = std::mem::take(&mut self.committing.taken).closed;
                 let dead = self.committing.ledger.committed();
                 self.committing.own = true;
                 self.lane.committed();
@@ -112,6 +129,9 @@ impl Runner {
                 if let CommitError::Unavailable(Unavailable::Fenced(reason)) = &error {
                     tracing::error!(subscription = &*self.subscription.id, %reason, "a lane ends: the log is fenced");
                     return false;
+                }
+                if matches!(error, CommitError::Refused(_)) {
+                    self.committing.taken.added.clear();
                 }
                 let pause = self.committing.ledger.failed(&error);
                 self.signals.flush = Some((Pace::Again, Box::pin(sleep(pause))));

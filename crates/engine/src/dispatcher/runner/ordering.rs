@@ -39,7 +39,7 @@ impl Runner {
         let Some(Ordered { order, .. }) = self.orders.front() else { return !self.committing.beside.is_empty() };
         match order {
             // Nothing may be in flight while the cursor is moved.
-            Order::Activate(_) if self.lane.in_flight() > 0 => return !self.committing.beside.is_empty(),
+            Order::Activate(_) if self.lane.in_flight() > 0 && !self.lane.standing().is_active() => return !self.committing.beside.is_empty(),
             // The aggregates of the events must be known first.
             Order::Revive(letters) if self.signals.keys.is_none() => {
                 let offsets = letters.iter().map(|letter| letter.offset).collect();
@@ -83,8 +83,8 @@ impl Runner {
             let _ = ordered.sender.send(Ok(outcome));
             return;
         }
-        self.committing.beside.extend(ordered.writes);
-        self.committing.askers.push((ordered.sender, outcome));
+        self.committing.beside.added.extend(ordered.writes);
+        self.committing.beside.askers.push((ordered.sender, outcome));
     }
 
     fn activate(&mut self, to: Option<Offset>) -> Outcome {
@@ -108,8 +108,8 @@ impl Runner {
 
     fn close(&mut self, letters: &[DeadLetter], state: DeadState) -> Outcome {
         let ids = letters.iter().map(|letter| letter.id.clone()).collect();
-        self.committing.beside.push(Write::Close(self.subscription.tenant, ids, state));
-        self.committing.closed += letters.len() as u64;
+        self.committing.beside.writes.push(Write::Close(self.subscription.tenant, ids, state));
+        self.committing.beside.closed += letters.len() as u64;
         Outcome::Done(letters.len())
     }
 
@@ -141,7 +141,7 @@ impl Runner {
         }
         // It never passes the live cursor.
         let job = Job { to: job.to.min(self.lane.cursor()), ..job.clone() };
-        self.committing.beside.push(job.put(self.subscription.tenant));
+        self.committing.beside.writes.push(job.put(self.subscription.tenant));
         self.replays.push(Replay::new(job, now));
         Outcome::Done(1)
     }
@@ -155,7 +155,7 @@ impl Runner {
         }
         let replay = self.replays.remove(place);
         self.lane.cancel(id);
-        self.committing.beside.push(replay.job.remove(self.subscription.tenant));
+        self.committing.beside.writes.push(replay.job.remove(self.subscription.tenant));
         Outcome::Done(1)
     }
 
@@ -172,8 +172,8 @@ impl Runner {
                 let tenant = self.subscription.tenant;
                 let mut notices = Notices::new(&self.subscription, self.shard.env, now);
                 notices.replayed(&replay.job.id, replay.job.sent);
-                self.committing.beside.push(replay.job.remove(tenant));
-                self.committing.beside.extend(notices.write(tenant));
+                self.committing.beside.writes.push(replay.job.remove(tenant));
+                self.committing.beside.writes.extend(notices.write(tenant));
             }
             return;
         }
@@ -212,13 +212,13 @@ impl Runner {
                 replay.count();
                 if let Some(id) = replay.letter(offset) {
                     let state = DeadState::Replayed { at: now };
-                    self.committing.beside.push(Write::Close(self.subscription.tenant, vec![id.into()], state));
-                    self.committing.closed += 1;
+                    self.committing.beside.writes.push(Write::Close(self.subscription.tenant, vec![id.into()], state));
+                    self.committing.beside.closed += 1;
                 }
             }
         }
         replay.job.position = replay.job.position.max(reached);
-        self.committing.beside.push(replay.job.put(self.subscription.tenant));
+        self.committing.beside.writes.push(replay.job.put(self.subscription.tenant));
     }
 
     /// When the first replay may go on, if it waits for its rate.

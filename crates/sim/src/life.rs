@@ -1,0 +1,330 @@
+//! One process: it opens the disk, runs the lanes, does what is to be done, and ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_core::event::Defaults;
+use tidings_core::offset::Offset;
+use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
+use tidings_engine::dispatcher::opening;
+use tidings_log::memory::MemoryStore;
+use tidings_log::store::{Append, DeadQuery, Kind, Owner, Prepared, Written};
+use tidings_log::{Query, Store, Tenant, Write};
+use tokio::runtime::Builder;
+
+use crate::chance::Chance;
+use crate::clock;
+use crate::disk::Disk;
+use crate::lanes::{Became, Lanes, Spec};
+use crate::oracle::ms;
+use crate::plant::Plant;
+use crate::receiver::Receiver;
+use crate::run::{DRAIN_DAYS, End, Kept, Life, Note, Outside, Run};
+use crate::world::{Act, Order, World};
+
+/// How long the last stop of all waits.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often, at the end, somebody looks whether everything is at rest.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// How often a publisher tries again.
+const PUBLISH_AGAIN: Duration = Duration::from_millis(300);
+
+/// What a life was.
+pub(crate) struct Lived {
+    pub(crate) life: Life,
+    pub(crate) down: Duration,
+    pub(crate) finished: bool,
+}
+
+/// The tenants' numbers: their places and one.
+fn tenant(place: usize) -> Tenant {
+    Tenant(u32::try_from(place).unwrap_or(u32::MAX) + 1)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
+}
+
+/// Makes the tenants and the webhooks.
+pub(crate) fn prepare(outside: &Outside, world: &World) {
+    let store = MemoryStore::open(&outside.disk);
+    runtime().block_on(async {
+        for place in 0..world.tenants {
+            let name = TenantName::parse(&format!("tenant-{place}")).expect("a name");
+            let written = store.commit(clock::START, vec![Write::Tenant(name)]).await;
+            assert_eq!(written, Ok(vec![Written::Tenant(tenant(place))]));
+        }
+        for hook in &world.hooks {
+            let opening = opening(&hook.name, tenant(hook.tenant), Offset(0));
+            let written = store.commit(clock::START, vec![opening]).await;
+            assert_eq!(written, Ok(vec![Written::Done]));
+        }
+    });
+}
+
+/// Lets a process live until the next act that ends it, or until nothing is left to do.
+pub(crate) fn live(
+    outside: &Outside,
+    world: &World,
+    acts: &mut VecDeque<(Timestamp, Act)>,
+    began: Timestamp,
+    number: u32,
+) -> Lived {
+    let runtime = runtime();
+    let (end, down, finished) = runtime.block_on(async {
+        clock::begin(world.seed, number, began);
+        let process = Arc::new(Process::start(outside, world, number).await);
+        process.live(outside, world, acts).await
+    });
+    let ended = runtime.block_on(async { clock::now() });
+    drop(runtime);
+    outside.record.lock().stopping = false;
+    let told = told(outside, world);
+    Lived { life: Life { began, ended, end, told }, down, finished }
+}
+
+struct Process {
+    lanes: Lanes,
+    store: Arc<dyn Store>,
+    number: u32,
+}
+
+impl Process {
+    async fn start(outside: &Outside, world: &World, number: u32) -> Self {
+        let disk = Disk::open(&outside.disk, world.disk.clone(), world.seed, number, outside.plant);
+        let store: Arc<dyn Store> = Arc::new(disk);
+        let process = Self { lanes: Lanes::open(Arc::clone(&store)).await, store, number };
+        for hook in 0..world.hooks.len() {
+            process.start_hook(outside, world, hook);
+        }
+        process.lanes.begin();
+        process
+    }
+
+    fn start_hook(&self, outside: &Outside, world: &World, hook: usize) {
+        let mut spec = spec(outside, world, hook);
+        if outside.plant == Some(Plant::TenantFilterMissing) && world.tenants > 1 {
+            let other = (world.hooks[hook].tenant + 1) % world.tenants;
+            let name = format!("{}-other", spec.name).into();
+            self.lanes.start(Spec { name, tenant: tenant(other), ..spec.clone() });
+        }
+        match outside.plant {
+            Some(Plant::OrderLostOnRetry) => spec.settings.ordering = tidings_core::lane::Ordering::None,
+            Some(Plant::ConcurrencyIgnored) => spec.settings.max_concurrency += 1,
+            Some(Plant::RetryTooEarly) => {
+                let half = spec.settings.schedule.steps().iter().map(|step| (*step / 2).max(Duration::from_millis(100)));
+                let half = tidings_core::retry::Schedule::new(half.collect());
+                spec.settings.schedule = half.unwrap_or_default();
+            }
+            _ => {}
+        }
+        self.lanes.start(spec);
+    }
+
+    async fn live(
+        self: &Arc<Self>,
+        outside: &Outside,
+        world: &World,
+        acts: &mut VecDeque<(Timestamp, Act)>,
+    ) -> (End, Duration, bool) {
+        for place in 0..world.tenants {
+            tokio::spawn(publish(Arc::clone(&self.store), outside, place, world.seed));
+        }
+        while let Some((at, act)) = acts.pop_front() {
+            tokio::time::sleep(at.since(clock::now())).await;
+            if outside.verbose && !matches!(act, Act::Publish(..) | Act::Order(..)) {
+                println!("{:>12} ms  {act:?}", ms(clock::now()));
+            }
+            match act {
+                Act::Publish(tenant, batch) => {
+                    outside.unacked[tenant].batches.lock().push_back(batch);
+                    outside.unacked[tenant].bell.notify_one();
+                }
+                Act::Order(hook, order @ Order::Restart) => {
+                    let (asked, done) = (clock::now(), Some(clock::now()));
+                    outside.notes.lock().push(Note { hook, order, life: self.number, asked, done, pointless: false });
+                    self.start_hook(outside, world, hook);
+                }
+                Act::Order(hook, order) => drop(tokio::spawn(self.order(outside, world, hook, order))),
+                Act::Crash(down) => return (End::Crashed, down, true),
+                Act::Stop { patience, down } => {
+                    outside.record.lock().stopping = true;
+                    let settled = self.lanes.shutdown(patience).await;
+                    return (if settled { End::Stopped } else { End::Cancelled }, down, true);
+                }
+            }
+        }
+        let finished = !world.drains || self.drain(outside, world).await;
+        let settled = self.lanes.shutdown(PATIENCE).await;
+        (if settled { End::Drained } else { End::Cancelled }, Duration::ZERO, finished)
+    }
+
+    /// Does something to a webhook and notes when.
+    fn order(
+        self: &Arc<Self>,
+        outside: &Outside,
+        world: &World,
+        hook: usize,
+        order: Order,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (process, notes, name) = (Arc::clone(self), Arc::clone(&outside.notes), world.hooks[hook].name.clone());
+        let (tenant, verbose) = (tenant(world.hooks[hook].tenant), outside.verbose);
+        let place = {
+            let mut notes = notes.lock();
+            notes.push(Note { hook, order, life: self.number, asked: clock::now(), done: None, pointless: false });
+            notes.len() - 1
+        };
+        async move {
+            if verbose {
+                println!("{:>12} ms  {name} {order:?}", ms(clock::now()));
+            }
+            let became = process.lanes.order(&name, tenant, order).await;
+            if verbose {
+                println!("{:>12} ms  {name} {order:?}: {became:?}", ms(clock::now()));
+            }
+            let note = &mut notes.lock()[place];
+            note.done = (became == Became::Done).then(clock::now);
+            note.pointless = became == Became::Pointless;
+        }
+    }
+
+    /// Heals everybody and waits until all is delivered. Dead letters that park an aggregate are sent again once, then
+    /// given up.
+    async fn drain(self: &Arc<Self>, outside: &Outside, world: &World) -> bool {
+        outside.record.lock().healed = true;
+        let until = clock::now().plus(Duration::from_hours(24 * DRAIN_DAYS));
+        let mut parked = vec![0; world.hooks.len()];
+        while clock::now() < until {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let mut at_rest = outside.unacked.iter().all(|unacked| unacked.batches.lock().is_empty());
+            for (hook, spec) in world.hooks.iter().enumerate() {
+                let status = self.lanes.status(&spec.name).unwrap_or_default();
+                at_rest &= status.rest && status.active;
+
+                if !status.active {
+                    self.order(outside, world, hook, Order::Activate).await;
+                } else if status.parked > 0 {
+                    at_rest = false;
+                    parked[hook] += 1;
+                    let order = if parked[hook] == 1 { Order::ReplayDead } else { Order::Discard };
+                    self.order(outside, world, hook, order).await;
+                }
+            }
+            if at_rest {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn spec(outside: &Outside, world: &World, hook: usize) -> Spec {
+    let wanted = &world.hooks[hook];
+    let receiver = Receiver {
+        hook,
+        name: wanted.name.clone(),
+        seed: world.seed,
+        moods: wanted.moods.clone(),
+        poison: wanted.poison,
+        plant: outside.plant,
+        record: Arc::clone(&outside.record),
+    };
+    Spec {
+        name: wanted.name.clone(),
+        tenant: tenant(wanted.tenant),
+        filter: wanted.filter.clone(),
+        settings: wanted.settings.clone(),
+        sink: Arc::new(receiver),
+    }
+}
+
+/// Publishes to a tenant what there is, one batch after the other, until each is acknowledged.
+fn publish(store: Arc<dyn Store>, outside: &Outside, place: usize, seed: u64) -> impl Future<Output = ()> + Send + 'static {
+    let (unacked, acked) = (Arc::clone(&outside.unacked[place]), Arc::clone(&outside.acked));
+    let mut chance = Chance::about(seed, &["publisher", &place.to_string()]);
+    async move {
+        loop {
+            let Some(batch) = unacked.batches.lock().front().cloned() else {
+                unacked.bell.notified().await;
+                continue;
+            };
+            let events = batch.into_iter().map(|draft| {
+                let mut random = [0; 26];
+                chance.fill(&mut random);
+                Prepared::new(tenant(place), draft.encode(&Defaults { now: clock::now(), source: "/sim", random }))
+            });
+            let append = Append { tenant: tenant(place), events: events.collect(), request: None };
+            match store.commit(clock::now(), vec![Write::Append(append)]).await.map(|mut written| written.pop()) {
+                Ok(Some(Written::Appended { results, .. })) => {
+                    acked.lock().extend(results.into_iter().map(|result| (place, result.id.as_str().into(), result.offset)));
+                    unacked.batches.lock().pop_front();
+                }
+                _ => tokio::time::sleep(PUBLISH_AGAIN).await,
+            }
+        }
+    }
+}
+
+/// For each webhook the number of the newest attempt in the history.
+fn told(outside: &Outside, world: &World) -> Vec<u64> {
+    let store = MemoryStore::open(&outside.disk);
+    let newest = async |name: &str| store.history(name, None, 1).await.ok()?.first().map(|(number, _)| *number);
+    runtime().block_on(async {
+        let mut told = Vec::new();
+        for hook in &world.hooks {
+            told.push(newest(&hook.name).await.unwrap_or(0));
+        }
+        told
+    })
+}
+
+/// Reads what the disk has in the end.
+pub(crate) fn collect(outside: &Outside, world: &World, lives: Vec<Life>, finished: bool) -> Run {
+    let store = MemoryStore::open(&outside.disk);
+    let (logs, kept) = runtime().block_on(async {
+        let mut logs = Vec::new();
+        for place in 0..world.tenants {
+            let all = store.read(Query::after(tenant(place), Offset(0), usize::MAX)).await;
+            logs.push(all.map(|page| page.events).unwrap_or_default());
+        }
+        let mut kept = Vec::new();
+        for hook in &world.hooks {
+            kept.push(keep(&store, &hook.name, tenant(hook.tenant)).await);
+        }
+        (logs, kept)
+    });
+    Run {
+        world: world.clone(),
+        lives,
+        seen: std::mem::take(&mut outside.record.lock().seen),
+        notes: std::mem::take(&mut outside.notes.lock()),
+        acked: std::mem::take(&mut outside.acked.lock()),
+        logs,
+        kept,
+        verified: outside.disk.verify(),
+        finished,
+        violations: Vec::new(),
+    }
+}
+
+async fn keep(store: &MemoryStore, name: &str, tenant: Tenant) -> Kept {
+    let query = DeadQuery {
+        tenant,
+        subscription: Some(name.into()),
+        event_type: None,
+        since: None,
+        open: false,
+        before: None,
+        limit: usize::MAX,
+    };
+    let mut letters = store.dead_letters(query).await.unwrap_or_default();
+    letters.reverse();
+    let mut history = store.history(name, None, usize::MAX).await.unwrap_or_default();
+    history.reverse();
+    let progress = store.progress(name).await.ok().flatten().unwrap_or_default();
+    let standing = store.get(Kind::Standing, Owner::Tenant(tenant), name).await.ok().flatten();
+    let standing = standing.and_then(|document| serde_json::from_slice(&document.body).ok()).unwrap_or_default();
+    Kept { start: Offset(0), history, letters, waiting: progress.rows, standing, in_flight: 0 }
+}
