@@ -77,8 +77,8 @@ pub(crate) struct Book {
     acks: Acks,
     rows: BTreeMap<Offset, Row>,
     standing: Standing,
-    /// Of the rows that hold others back: aggregate, row, and the last that may wait.
-    held: Option<Vec<(AggregateId, Offset, Offset)>>,
+    /// Of the rows that hold others back: aggregate and row.
+    held: Option<Vec<(AggregateId, Offset)>>,
 }
 
 impl Book {
@@ -122,11 +122,9 @@ impl Book {
         self.rows.range(..before).rev().map(|(_, row)| row).filter(waits).map(|row| row.offset)
     }
 
-    /// Among which offsets everything is that is parked: those after the first, through the second.
-    pub(crate) fn parked(&self) -> Option<(Offset, Offset)> {
-        let holding = self.rows.values().filter(|row| row.state == RowState::Parked);
-        let ends = holding.filter_map(|row| row.followers.map(|through| (row.offset, through)));
-        ends.reduce(|(first, through), (other, end)| (first.min(other), through.max(end)))
+    /// The first dead letter that others wait for: what is parked comes after it.
+    pub(crate) fn first_parked(&self) -> Option<Offset> {
+        self.rows.values().find(|row| row.state == RowState::Parked).map(|row| row.offset)
     }
 
     /// What somebody had it jump over, the newest first.
@@ -167,14 +165,14 @@ impl Book {
         if attempts.is_empty() && (!self.filter.matches(&event.subject) || offset <= self.start) {
             return Ok(None);
         }
-        if offset > self.cursor && !self.acks.contains(offset) {
-            let state = if attempts.is_empty() { State::Pending } else { State::Retrying };
-            return Ok(Some((state, failed(), None)));
-        }
         if let Some(first) = self.holder(event).await? {
             let parked = self.rows.get(&first).is_some_and(|row| row.state == RowState::Parked);
             let reason = format!("waits for the event at offset {first}, of the same aggregate");
             return Ok(Some((if parked { State::Parked } else { State::Pending }, Some(reason.into()), None)));
+        }
+        if offset > self.cursor && !self.acks.contains(offset) {
+            let state = if attempts.is_empty() { State::Pending } else { State::Retrying };
+            return Ok(Some((state, failed(), None)));
         }
         Ok(match attempts {
             [] if self.standing.has_skipped(offset) => told(State::Skipped),
@@ -187,28 +185,35 @@ impl Book {
     /// The row of its aggregate that an event waits for.
     async fn holder(&mut self, event: &Event) -> Result<Option<Offset>, Unavailable> {
         let Some(aggregate) = &event.subject.aggregate else { return Ok(None) };
-        let between = |first: Offset, through: Offset| first < event.offset && event.offset <= through;
-        let may = |row: &Row| row.followers.is_some_and(|through| between(row.offset, through));
-        if !self.rows.values().any(may) {
+        if self.acks.contains(event.offset) || !self.rows.values().any(|row| self.may_hold(row, event.offset)) {
             return Ok(None);
         }
         let held = match self.held.take() {
             Some(held) => held,
             None => self.find_held().await?,
         };
-        let found = held.iter().find(|(of, first, through)| of == aggregate && between(*first, *through));
-        let first = found.map(|(_, first, _)| *first);
+        let holds = |first: &Offset| self.rows.get(first).is_some_and(|row| self.may_hold(row, event.offset));
+        let found = held.iter().find(|(of, first)| of == aggregate && holds(first)).map(|(_, first)| *first);
         self.held = Some(held);
-        Ok(first)
+        Ok(found)
     }
 
-    async fn find_held(&self) -> Result<Vec<(AggregateId, Offset, Offset)>, Unavailable> {
+    /// Whether a row can hold back the event at `offset`, if that is of its aggregate: it says so for those that the
+    /// cursor has passed; those beyond it wait for any that is parked.
+    fn may_hold(&self, row: &Row, offset: Offset) -> bool {
+        if offset > self.cursor {
+            row.state == RowState::Parked && row.offset < offset
+        } else {
+            row.followers.is_some_and(|after| after < offset)
+        }
+    }
+
+    async fn find_held(&self) -> Result<Vec<(AggregateId, Offset)>, Unavailable> {
         let mut held = Vec::new();
-        for row in self.rows.values() {
-            let Some(through) = row.followers else { continue };
+        for row in self.rows.values().filter(|row| row.state == RowState::Parked || row.followers.is_some()) {
             let event = self.store.event(self.tenant, row.offset).await?;
             let aggregate = event.and_then(|event| event.subject.aggregate.clone());
-            held.extend(aggregate.map(|aggregate| (aggregate, row.offset, through)));
+            held.extend(aggregate.map(|aggregate| (aggregate, row.offset)));
         }
         Ok(held)
     }

@@ -61,7 +61,7 @@ fn ranges(call: &Call, tenant: Tenant, book: &Book, status: Option<State>) -> Ve
     let before = |offset: Offset| Offset(offset.0.saturating_sub(1));
     match status {
         Some(State::Pending) => vec![(book.oldest_row().min(book.cursor()), head)],
-        Some(State::Parked) => book.parked().into_iter().collect(),
+        Some(State::Parked) => book.first_parked().map(|first| (first, head)).into_iter().collect(),
         Some(State::Skipped) => book.skipped().into_iter().map(|(first, last)| (before(first), last)).collect(),
         _ => vec![(Offset(0), head)],
     }

@@ -13,8 +13,10 @@ fn a_replay_sends_what_it_counted_in_order_and_marks_it() {
     let (id, secret) = create(&client, &json!({ "url": receiver.url(), "eventTypes": ["a.*", "c.*"] }));
     for number in 0..10 {
         let event_type = if number % 2 == 0 { "a.b" } else { "c.d" };
-        client
-            .publish(&json!({ "eventId": format!("e{number}"), "eventType": event_type, "data": number }).to_string());
+        client.publish(
+            &json!({ "eventId": format!("e{number}"), "eventType": event_type, "aggregateId": "x", "data": number })
+                .to_string(),
+        );
     }
     client.publish(r#"{"eventId":"x","eventType":"x.y","data":1}"#);
     receiver.wait(10);
