@@ -6,14 +6,17 @@
 //! | `sync` | one `fsync`, with `EIO` | no yes without a sync; the process fences, says so and ends |
 //! | `full` | the disk has no room | refusals that say when to come back, reads go on, heals by itself |
 //! | `power` | the power: unsynced writes are gone or torn | everything acknowledged before is there |
+//! | `deliver` | the process, by `kill -9` with webhooks | each delivered, in order, signed; at most 256 repeated a webhook |
 //! | `flip` | one bit of the closed database | `audit verify` names the event |
 //!
 //! `server` runs the program, `load` sends and repeats, `ledger` is what was promised, `oracle` judges the log; `strace`
 //! and `disk` rebuild what a power loss leaves.
 
 mod answer;
+mod book;
 mod chance;
 mod clock;
+mod deliver;
 mod disk;
 mod event;
 mod flip;
@@ -29,6 +32,7 @@ mod report;
 mod server;
 mod strace;
 mod sync;
+mod taker;
 mod worker;
 
 use anyhow::Result;
@@ -88,6 +92,13 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: power::Options,
     },
+    /// `kill -9` under load, with webhooks.
+    Deliver {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: deliver::Options,
+    },
     /// A flipped bit at rest.
     Flip {
         #[command(flatten)]
@@ -141,6 +152,7 @@ pub(crate) fn run(fault: Fault) -> Result<()> {
         Fault::Sync { common, options } => one("sync", &common, |bench| sync::run(bench, &options)),
         Fault::Full { common, options } => one("full", &common, |bench| full::run(bench, &options)),
         Fault::Power { common, options } => one("power", &common, |bench| power::run(bench, &options)),
+        Fault::Deliver { common, options } => one("deliver", &common, |bench| deliver::run(bench, &options)),
         Fault::Flip { common, options } => one("flip", &common, |bench| flip::run(bench, &options)),
         Fault::All { common, short } => all(&common, short),
     }?;
@@ -161,12 +173,14 @@ fn one(fault: &'static str, common: &Common, run: impl FnOnce(&mut Bench) -> Res
 fn all(common: &Common, short: bool) -> Result<bool> {
     let (kill, sync, full) = (kill::Options::of_all(short), sync::Options::of_all(short), full::Options::of_all());
     let (power, flip) = (power::Options::of_all(short), flip::Options::of_all(short));
+    let deliver = deliver::Options::of_all(short);
     let started = clock::now();
     let reports = [
         observe("kill", common, |bench| kill::run(bench, &kill))?,
         observe("sync", common, |bench| sync::run(bench, &sync))?,
         observe("full", common, |bench| full::run(bench, &full))?,
         observe("power", common, |bench| power::run(bench, &power))?,
+        observe("deliver", common, |bench| deliver::run(bench, &deliver))?,
         observe("flip", common, |bench| flip::run(bench, &flip))?,
     ];
     let failed = reports.iter().filter(|report| !report.passed()).count();
