@@ -7,12 +7,15 @@
 //! | `full` | the disk has no room | refusals that say when to come back, reads go on, heals by itself |
 //! | `power` | the power: unsynced writes are gone or torn | everything acknowledged before is there |
 //! | `deliver` | the process, by `kill -9` with webhooks | each delivered, in order, signed; at most 256 repeated a webhook |
+//! | `blackholes` | thousands of endpoints, which never answer | the healthy ones' p99 at most doubles |
+//! | `herd` | a thousand endpoints, which come back together | no second above three times the mean |
 //! | `flip` | one bit of the closed database | `audit verify` names the event |
 //!
 //! `server` runs the program, `load` sends and repeats, `ledger` is what was promised, `oracle` judges the log; `strace`
 //! and `disk` rebuild what a power loss leaves.
 
 mod answer;
+mod blackholes;
 mod book;
 mod chance;
 mod clock;
@@ -21,6 +24,7 @@ mod disk;
 mod event;
 mod flip;
 mod full;
+mod herd;
 mod http;
 mod kill;
 mod ledger;
@@ -99,6 +103,20 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: deliver::Options,
     },
+    /// Thousands of webhooks whose endpoint never answers.
+    Blackholes {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: blackholes::Options,
+    },
+    /// Many webhooks that come back together.
+    Herd {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: herd::Options,
+    },
     /// A flipped bit at rest.
     Flip {
         #[command(flatten)]
@@ -106,7 +124,7 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: flip::Options,
     },
-    /// All of these, in order.
+    /// All of these but `blackholes` and `herd`, in order.
     All {
         #[command(flatten)]
         common: Common,
@@ -153,6 +171,10 @@ pub(crate) fn run(fault: Fault) -> Result<()> {
         Fault::Full { common, options } => one("full", &common, |bench| full::run(bench, &options)),
         Fault::Power { common, options } => one("power", &common, |bench| power::run(bench, &options)),
         Fault::Deliver { common, options } => one("deliver", &common, |bench| deliver::run(bench, &options)),
+        Fault::Blackholes { common, options } => {
+            one("blackholes", &common, |bench| blackholes::run(bench, &options))
+        }
+        Fault::Herd { common, options } => one("herd", &common, |bench| herd::run(bench, &options)),
         Fault::Flip { common, options } => one("flip", &common, |bench| flip::run(bench, &options)),
         Fault::All { common, short } => all(&common, short),
     }?;
