@@ -28,12 +28,13 @@ impl Shard {
                 };
                 match &mut entry.lane {
                     Some(lane) if lane.attached => {
+                        // Who has not taken what was put before has heard the bell, or has no use for more now.
+                        if lane.inbox.is_empty() {
+                            rung.push(number);
+                        }
                         lane.attached = lane.inbox.len() < INBOX_MAX;
                         if lane.attached {
                             lane.inbox.push_back(Arc::clone(event));
-                        }
-                        if rung.last() != Some(&number) {
-                            rung.push(number);
                         }
                     }
                     // It reads for itself until it has caught up.
@@ -48,8 +49,6 @@ impl Shard {
         if let (Some(part), Some(last)) = (state.parts.get_mut(&tenant), events.last()) {
             part.place = part.place.max(last.offset);
         }
-        rung.sort_unstable();
-        rung.dedup();
         for lane in rung.iter().filter_map(|number| state.entries.get(number)?.lane.as_ref()) {
             lane.bell.notify_one();
         }
