@@ -18,7 +18,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo).args(["build", "--quiet", "--package", "tidings-sim"]).current_dir(root).status()?;
+    let built =
+        Command::new(cargo).args(["build", "--quiet", "--package", "tidings-sim"]).current_dir(root).status()?;
     ensure!(built.success(), "the build failed");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
     let error = Command::new(target.join("debug/tidings-sim")).args(&args.run).current_dir(root).exec();

@@ -9,9 +9,7 @@ use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tidings_log::memory::{MemoryDisk, MemoryStore};
-use tidings_log::store::{
-    Attempt, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept,
-};
+use tidings_log::store::{Attempt, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept};
 use tidings_log::tail::Tail;
 use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unavailable, Write, Written};
 

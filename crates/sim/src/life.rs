@@ -114,7 +114,8 @@ impl Process {
             Some(Plant::OrderLostOnRetry) => spec.settings.ordering = tidings_core::lane::Ordering::None,
             Some(Plant::ConcurrencyIgnored) => spec.settings.max_concurrency += 1,
             Some(Plant::RetryTooEarly) => {
-                let half = spec.settings.schedule.steps().iter().map(|step| (*step / 2).max(Duration::from_millis(100)));
+                let half =
+                    spec.settings.schedule.steps().iter().map(|step| (*step / 2).max(Duration::from_millis(100)));
                 let half = tidings_core::retry::Schedule::new(half.collect());
                 spec.settings.schedule = half.unwrap_or_default();
             }
@@ -241,7 +242,12 @@ fn spec(outside: &Outside, world: &World, hook: usize) -> Spec {
 }
 
 /// Publishes to a tenant what there is, one batch after the other, until each is acknowledged.
-fn publish(store: Arc<dyn Store>, outside: &Outside, place: usize, seed: u64) -> impl Future<Output = ()> + Send + 'static {
+fn publish(
+    store: Arc<dyn Store>,
+    outside: &Outside,
+    place: usize,
+    seed: u64,
+) -> impl Future<Output = ()> + Send + 'static {
     let (unacked, acked) = (Arc::clone(&outside.unacked[place]), Arc::clone(&outside.acked));
     let mut chance = Chance::about(seed, &["publisher", &place.to_string()]);
     async move {
@@ -258,7 +264,9 @@ fn publish(store: Arc<dyn Store>, outside: &Outside, place: usize, seed: u64) ->
             let append = Append { tenant: tenant(place), events: events.collect(), request: None };
             match store.commit(clock::now(), vec![Write::Append(append)]).await.map(|mut written| written.pop()) {
                 Ok(Some(Written::Appended { results, .. })) => {
-                    acked.lock().extend(results.into_iter().map(|result| (place, result.id.as_str().into(), result.offset)));
+                    acked
+                        .lock()
+                        .extend(results.into_iter().map(|result| (place, result.id.as_str().into(), result.offset)));
                     unacked.batches.lock().pop_front();
                 }
                 _ => tokio::time::sleep(PUBLISH_AGAIN).await,

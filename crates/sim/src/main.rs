@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use tidings_sim::generate;
 use tidings_sim::plant::Plant;
 use tidings_sim::run::{Run, run};
-use tidings_sim::generate;
 
 /// Simulates Tidings from a seed and judges it.
 #[derive(Parser)]
@@ -34,7 +34,10 @@ fn main() -> Result<()> {
         Plant::ALL.iter().for_each(|(name, _)| println!("{name}"));
         return Ok(());
     }
-    let plant = args.plant.as_deref().map(|name| Plant::named(name).ok_or_else(|| anyhow::anyhow!("no fault `{name}`: see --plant list")));
+    let plant = args
+        .plant
+        .as_deref()
+        .map(|name| Plant::named(name).ok_or_else(|| anyhow::anyhow!("no fault `{name}`: see --plant list")));
     let plant = plant.transpose()?;
     if let Some(seed) = args.seed {
         let run = run(&generate::world(seed), plant, args.verbose);

@@ -124,7 +124,10 @@ impl<'a> Case<'a> {
 
     /// How a life ended, and when.
     pub(crate) fn end(&self, life: u32) -> (End, Timestamp) {
-        self.run.lives.get(life as usize).map_or((End::Drained, Timestamp::from_millis(i64::MAX)), |life| (life.end, life.ended))
+        self.run
+            .lives
+            .get(life as usize)
+            .map_or((End::Drained, Timestamp::from_millis(i64::MAX)), |life| (life.end, life.ended))
     }
 
     /// How long an event may be read between the decision to send it and the attempt.

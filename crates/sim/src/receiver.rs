@@ -229,7 +229,9 @@ impl Receiver {
 
 fn trace(name: &str, seen: &Seen) -> String {
     let (ended, outcome) = match &seen.ended {
-        Some((ended, outcome)) => (ended.as_millis() - clock::START.as_millis(), outcome.reason().unwrap_or("delivered")),
+        Some((ended, outcome)) => {
+            (ended.as_millis() - clock::START.as_millis(), outcome.reason().unwrap_or("delivered"))
+        }
         None => (-1, "cut off"),
     };
     let began = seen.began.as_millis() - clock::START.as_millis();

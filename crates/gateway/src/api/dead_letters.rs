@@ -154,9 +154,8 @@ pub(crate) async fn one(call: Call) -> Answer {
     let mut told = listing(&call, &letter, event.as_deref());
     let own = attempts.iter().filter(|attempt| attempt.subscription == letter.subscription);
     told["attempts"] = own.map(shown).collect();
-    let visible = |event: &&Arc<Event>| {
-        !event.subject.event_type.is_operational() || call.principal.may(Scope::OpsRead)
-    };
+    let visible =
+        |event: &&Arc<Event>| !event.subject.event_type.is_operational() || call.principal.may(Scope::OpsRead);
     let mut text = told.to_string();
     text.pop();
     text.push_str(",\"event\":");

@@ -79,9 +79,8 @@ fn draft(mut members: Map<String, Value>) -> Result<Draft, Problem> {
 
 /// `latest`, `earliest`, an offset or a time, as the offset after which one goes on; `None`: nothing was said.
 async fn place(call: &Call, tenant: Tenant, pointer: &str, from: &Value) -> Result<Option<Offset>, Problem> {
-    let invalid = || {
-        body::invalid(format!("{pointer}: `latest`, `earliest`, an offset, or a time as in 2026-11-22T10:15:30Z"))
-    };
+    let invalid =
+        || body::invalid(format!("{pointer}: `latest`, `earliest`, an offset, or a time as in 2026-11-22T10:15:30Z"));
     let extent = call.app.store.extent(tenant);
     match from {
         Value::Null => Ok(None),
@@ -121,7 +120,8 @@ pub(crate) async fn change(mut call: Call) -> Answer {
     let Ok(Value::Object(mut members)) = serde_json::to_value(&before.settings) else {
         return Err(internal(&"settings are no object"));
     };
-    let mut headers: Map<_, _> = before.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    let mut headers: Map<_, _> =
+        before.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
     match patch.remove("headers") {
         None => {}
         Some(Value::Null) => headers.clear(),

@@ -115,8 +115,15 @@ async fn list(arguments: &ListArguments) -> Result<u8> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(arguments.filter.members());
     let found = arguments.ask.list(&format!("/dead-letters?{}", query.finish()), arguments.limit).await?;
-    let members =
-        [("id", 36), ("at", 24), ("webhook", 36), ("eventType", 24), ("eventId", 36), ("attemptCount", 3), ("reason", 0)];
+    let members = [
+        ("id", 36),
+        ("at", 24),
+        ("webhook", 36),
+        ("eventType", 24),
+        ("eventId", 36),
+        ("attemptCount", 3),
+        ("reason", 0),
+    ];
     arguments.ask.print_all(&found, &members);
     Ok(OK)
 }

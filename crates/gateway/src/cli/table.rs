@@ -49,7 +49,8 @@ impl Ask {
             return;
         }
         for entry in entries {
-            let cells: Vec<_> = members.iter().map(|(name, width)| format!("{:<width$}", cell(&entry[*name]))).collect();
+            let cells: Vec<_> =
+                members.iter().map(|(name, width)| format!("{:<width$}", cell(&entry[*name]))).collect();
             println!("{}", cells.join("  ").trim_end());
         }
     }

@@ -87,7 +87,8 @@ impl Book {
         let lane = webhooks.status(&record.id).unwrap_or_default();
         let progress = webhooks.store.progress(&record.id).await?;
         // Without a progress of its own it has nothing that waits.
-        let progress = progress.unwrap_or_else(|| tidings_log::store::Progress { cursor: lane.cursor, ..Default::default() });
+        let progress =
+            progress.unwrap_or_else(|| tidings_log::store::Progress { cursor: lane.cursor, ..Default::default() });
         Ok(Self {
             store: Arc::clone(&webhooks.store),
             tenant,
@@ -135,7 +136,8 @@ impl Book {
 
     /// What became of an event; `None`: it was not for this webhook.
     pub(crate) async fn delivery(&mut self, event: &Event) -> Result<Option<Delivery>, Unavailable> {
-        let settled = event.offset <= self.cursor || self.rows.contains_key(&event.offset) || self.acks.contains(event.offset);
+        let settled =
+            event.offset <= self.cursor || self.rows.contains_key(&event.offset) || self.acks.contains(event.offset);
         let attempts = if settled {
             let all = self.store.attempts(self.tenant, event.offset, ATTEMPTS_MAX).await?;
             all.into_iter().filter(|attempt| *attempt.subscription == *self.id).collect()

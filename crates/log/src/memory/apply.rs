@@ -14,8 +14,8 @@ use super::state::{Answered, Log, Place, Sealed, State, document_key};
 use crate::event::{Event, Tenant};
 use crate::sqlite::SEAL_EVENTS_MAX;
 use crate::store::{
-    Append, Appended, CommitError, DeadLetter, DeadState, Document, Expect, Extent, Letter, Prepared, REQUEST_KEPT, Refusal,
-    Seal, Settle, Sweep, Unavailable, Write, Written,
+    Append, Appended, CommitError, DeadLetter, DeadState, Document, Expect, Extent, Letter, Prepared, REQUEST_KEPT,
+    Refusal, Seal, Settle, Sweep, Unavailable, Write, Written,
 };
 
 /// The offsets of eras are multiples of this.

@@ -13,6 +13,7 @@ use tidings_core::time::Timestamp;
 use tokio::sync::watch;
 
 use super::group::{End, Group};
+use super::measures::Meter;
 use super::pool::Pool;
 use super::queue::{Queue, Task, Work};
 use super::seal::{SEAL_EVENTS_MAX, genesis};
@@ -24,6 +25,7 @@ use crate::tail::Tail;
 pub(crate) struct Shared {
     pub(crate) folder: PathBuf,
     pub(crate) queue: Queue,
+    pub(crate) meter: Meter,
     pub(crate) tail: Tail,
     pub(crate) index: RwLock<TailIndex>,
     /// Sorts and frees what would hold up the writer.
@@ -68,6 +70,7 @@ impl Shared {
         Self {
             folder,
             queue: Queue::default(),
+            meter: Meter::default(),
             tail: Tail::default(),
             index: RwLock::default(),
             helper,
@@ -102,6 +105,10 @@ impl Shared {
 
     pub(crate) fn tenant_numbers(&self) -> Vec<Tenant> {
         self.tenants.read().states.keys().copied().collect()
+    }
+
+    pub(crate) fn extents(&self) -> Vec<Extent> {
+        self.tenants.read().states.values().map(|state| state.extent).collect()
     }
 
     /// Where a tenant's log ends; a tenant that was never written to has nothing.
@@ -150,6 +157,7 @@ impl Shared {
 
     /// Takes what a committed group changed.
     pub(crate) fn apply(&self, group: &Group) {
+        self.meter.committed(group.fresh.len());
         let mut tenants = self.tenants.write();
         for (tenant, name) in &group.tenants {
             let state = TenantState {

@@ -128,9 +128,11 @@ fn concurrency(case: &mut Case<'_>) {
     let most = case.settings.max_concurrency.max(1);
     for place in 0..case.seen.len() {
         let Seen { began, life, id, .. } = case.seen[place];
-        let flying = case.seen[..place].iter().rev().take(4 * UNSETTLED_MAX).filter(|other| {
-            other.life == *life && other.ended.as_ref().is_none_or(|(ended, _)| ended > began)
-        });
+        let flying = case.seen[..place]
+            .iter()
+            .rev()
+            .take(4 * UNSETTLED_MAX)
+            .filter(|other| other.life == *life && other.ended.as_ref().is_none_or(|(ended, _)| ended > began));
         let flying: Vec<_> = flying.map(|other| other.id.clone()).collect();
         if flying.contains(id) {
             case.broken("S4", format!("{id} is sent twice at the same time, at {}", ms(*began)));

@@ -62,11 +62,11 @@ fn lost(case: &mut Case<'_>) {
     let delivered = delivered(case);
     let dead: BTreeSet<Offset> = case.letters.iter().map(|letter| letter.offset).collect();
     let skipped = &case.run.kept[case.hook].standing;
-    let is_lost = |offset: &Offset| {
-        !delivered.contains_key(offset) && !dead.contains(offset) && !skipped.has_skipped(*offset)
-    };
+    let is_lost =
+        |offset: &Offset| !delivered.contains_key(offset) && !dead.contains(offset) && !skipped.has_skipped(*offset);
     let lost: Vec<_> = case.wanted.iter().filter(|(offset, _)| is_lost(offset)).map(|(_, event)| event).collect();
-    let text: Vec<_> = lost.iter().map(|event| format!("{} (offset {})", event.subject.id.as_str(), event.offset)).collect();
+    let text: Vec<_> =
+        lost.iter().map(|event| format!("{} (offset {})", event.subject.id.as_str(), event.offset)).collect();
     if !text.is_empty() {
         case.broken("I1", format!("lost: {}", text.join(", ")));
     }
@@ -179,15 +179,14 @@ fn letters(case: &mut Case<'_>) {
         found.entry(letter.offset).or_default().push(letter.attempts);
     }
     for offset in ends.keys().chain(found.keys()).copied().collect::<BTreeSet<_>>() {
-        let (mut ends, mut found) = (
-            ends.get(&offset).cloned().unwrap_or_default(),
-            found.get(&offset).cloned().unwrap_or_default(),
-        );
+        let (mut ends, mut found) =
+            (ends.get(&offset).cloned().unwrap_or_default(), found.get(&offset).cloned().unwrap_or_default());
         ends.sort_unstable();
         found.sort_unstable();
         // Given up again while its letter is open, it has still one.
         let again = case.run.notes.iter().any(|note| note.hook == case.hook && note.order == Order::ReplayAll);
-        let fits = ends == found || (again && !found.is_empty() && found.iter().all(|attempts| ends.contains(attempts)));
+        let fits =
+            ends == found || (again && !found.is_empty() && found.iter().all(|attempts| ends.contains(attempts)));
         if !fits {
             let text = format!("offset {offset} was given up after {ends:?} attempts, its dead letters say {found:?}");
             case.broken("I8", text);
@@ -197,9 +196,8 @@ fn letters(case: &mut Case<'_>) {
 
 /// Each delivery that was given up is told, but not those of what is told.
 fn told(case: &mut Case<'_>, ends: &BTreeMap<Offset, Vec<u32>>) {
-    let ordinary = |offset: &&Offset| {
-        case.wanted.get(offset).is_some_and(|event| !event.subject.event_type.is_operational())
-    };
+    let ordinary =
+        |offset: &&Offset| case.wanted.get(offset).is_some_and(|event| !event.subject.event_type.is_operational());
     let expected: usize = ends.keys().filter(ordinary).map(|offset| ends[offset].len()).sum();
     let told = case.run.told(case.hook, "tidings.delivery.dead_lettered").len();
     if told != expected {

@@ -113,7 +113,8 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
     for note in case.run.notes.iter().filter(|note| note.hook == case.hook && activates(note)) {
         let never = Timestamp::from_millis(i64::MAX);
         let done = note.done.unwrap_or(never);
-        let place = facts.iter().position(|fact| (fact.life, fact.at) >= (note.life, note.asked)).unwrap_or(facts.len());
+        let place =
+            facts.iter().position(|fact| (fact.life, fact.at) >= (note.life, note.asked)).unwrap_or(facts.len());
         certain &= !facts.iter().any(|fact| fact.life == note.life && note.asked <= fact.at && fact.at <= done);
         // It counts before it is confirmed.
         facts.insert(place, Fact { at: note.asked, life: note.life, kind: Kind::Activated });
@@ -127,7 +128,8 @@ fn deactivations(case: &mut Case<'_>, facts: &[Fact]) {
         Kind::Activated => true,
         Kind::Ended(began, _) => {
             let told = case.history.iter().filter(|told| told.attempt.at == *began);
-            told.filter_map(|told| told.seen).any(|place| case.seen[place].ended.as_ref().is_some_and(|(at, _)| *at == fact.at))
+            told.filter_map(|told| told.seen)
+                .any(|place| case.seen[place].ended.as_ref().is_some_and(|(at, _)| *at == fact.at))
         }
     };
     let mut model = Model::default();
@@ -178,7 +180,8 @@ fn circuit(case: &mut Case<'_>, facts: &[Fact]) {
                 other.life == seen.life && other.ended.as_ref().is_none_or(|(ended, _)| *ended > seen.began)
             });
             let early = seen.began < model.probe;
-            (model.is_open() && (early || flying.is_some())).then(|| (model.clone(), flying.map(|other| other.id.clone())))
+            (model.is_open() && (early || flying.is_some()))
+                .then(|| (model.clone(), flying.map(|other| other.id.clone())))
         };
         if let Some((model, flying)) = forbids(seen.began)
             && moments.into_iter().all(|moment| forbids(moment).is_some())
@@ -215,7 +218,8 @@ fn pauses(case: &mut Case<'_>) {
     for note in notes.iter().filter(|note| note.order == Order::Pause) {
         let Some(done) = note.done else { continue };
         let ends = |order| matches!(order, Order::Resume | Order::Activate | Order::ActivateLatest);
-        let until = notes.iter().filter(|other| ends(other.order) && other.done.is_none_or(|other| other >= note.asked));
+        let until =
+            notes.iter().filter(|other| ends(other.order) && other.done.is_none_or(|other| other >= note.asked));
         let until = until.map(|other| other.asked).min();
         let known = done.plus(case.slack());
         let late = case.seen.iter().find(|seen| seen.began > known && until.is_none_or(|until| seen.began < until));

@@ -22,10 +22,7 @@ fn breaks(plant: Plant, rule: &str) {
 #[test]
 fn each_fault_breaks_its_rule() {
     let rule = |plant| match plant {
-        Plant::AckBeforeCommit
-        | Plant::CursorBefore2xx
-        | Plant::DropOnShutdown
-        | Plant::BlockRowAfterCursor => "I1",
+        Plant::AckBeforeCommit | Plant::CursorBefore2xx | Plant::DropOnShutdown | Plant::BlockRowAfterCursor => "I1",
         Plant::OrderLostOnRetry => "I3",
         Plant::DuplicateOnResume => "I4",
         Plant::BodyReserialised => "I5",

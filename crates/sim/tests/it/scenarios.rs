@@ -170,7 +170,8 @@ fn an_aggregate_parks_behind_its_dead_letter_until_somebody_decides() {
             world.act(60_500, Act::Crash(Duration::from_secs(1)));
         }
     };
-    let parked = |run: &Run| run.seen.iter().filter(|seen| seen.id.starts_with("bad-0-") && ms(seen.began) < 60_000).count();
+    let parked =
+        |run: &Run| run.seen.iter().filter(|seen| seen.id.starts_with("bad-0-") && ms(seen.began) < 60_000).count();
     always(world_of(Order::Discard), |run| {
         assert!((3..=5).contains(&parked(run)), "only the first of its aggregate is tried");
         assert!(matches!(run.kept[0].letters[..], [ref letter] if matches!(letter.state, DeadState::Discarded { .. })));

@@ -39,7 +39,9 @@ impl Runner {
         let Some(Ordered { order, .. }) = self.orders.front() else { return !self.committing.beside.is_empty() };
         match order {
             // Nothing may be in flight while the cursor is moved.
-            Order::Activate(_) if self.lane.in_flight() > 0 && !self.lane.standing().is_active() => return !self.committing.beside.is_empty(),
+            Order::Activate(_) if self.lane.in_flight() > 0 && !self.lane.standing().is_active() => {
+                return !self.committing.beside.is_empty();
+            }
             // The aggregates of the events must be known first.
             Order::Revive(letters) if self.signals.keys.is_none() => {
                 let offsets = letters.iter().map(|letter| letter.offset).collect();

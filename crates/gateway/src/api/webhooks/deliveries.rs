@@ -25,9 +25,9 @@ const EVENTS_PAGE: usize = 250;
 pub(crate) async fn list(call: Call) -> Answer {
     let record = find(&call)?;
     let limit = limit(&call)?;
-    let status = call.parameter("status").map(|text| {
-        State::parse(text).ok_or_else(|| Problem::parameter("status", State::NAMES))
-    });
+    let status = call
+        .parameter("status")
+        .map(|text| State::parse(text).ok_or_else(|| Problem::parameter("status", State::NAMES)));
     let status = status.transpose()?;
     let tenant = call.tenant().await?;
     if status == Some(State::Dead) {

@@ -35,7 +35,9 @@ pub(crate) async fn pause(mut call: Call) -> Answer {
         // It is so already.
         Status::Paused { .. } => Ok(shown(&call, &record)),
         Status::Deactivated { .. } => Err(conflict("it is deactivated, so nothing is sent: `activate` ends that")),
-        Status::Active => tell(&call, &record, Order::Pause, "tidings.webhook.paused", json!({ "id": record.id })).await,
+        Status::Active => {
+            tell(&call, &record, Order::Pause, "tidings.webhook.paused", json!({ "id": record.id })).await
+        }
     }
 }
 

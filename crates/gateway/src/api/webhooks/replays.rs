@@ -83,7 +83,9 @@ async fn job(call: &Call, tenant: Tenant, record: &Record, wanted: Wanted) -> Re
         (Some(_), _, Some(_)) => return Err(body::invalid("/from: either `eventIds` or `from`, not both")),
         (Some(first), Some(last), None) if to.is_none() => (Offset(first.0 - 1), *last),
         (Some(_), ..) => return Err(body::invalid("/to: either `eventIds` or `from` and `to`, not both")),
-        (None, _, None) => return Err(body::invalid("/from: name the events by `eventIds`, or by `from` and perhaps `to`")),
+        (None, _, None) => {
+            return Err(body::invalid("/from: name the events by `eventIds`, or by `from` and perhaps `to`"));
+        }
         (None, _, Some(from)) => (from, to.unwrap_or(head)),
     };
     let letters = replays::letters(&*call.app.store, tenant, &record.id, (position, to)).await?;

@@ -49,7 +49,9 @@ pub(crate) async fn rotate(mut call: Call) -> Answer {
     let until = clock::now().plus(overlap);
     let rotated = call.app.webhooks.rotate(tenant, &record, &secret, until, &call.principal.actor).await?;
     let Some(record) = rotated else {
-        let detail = format!("{FORMER_MAX} former secrets sign already: wait for the end of an overlap, or send an overlap of 0s");
+        let detail = format!(
+            "{FORMER_MAX} former secrets sign already: wait for the end of an overlap, or send an overlap of 0s"
+        );
         return Err(Problem::new(&kinds::CONFLICT, detail));
     };
     told(&call, &record)

@@ -10,10 +10,10 @@ use tidings_engine::dispatcher::{Order, Outcome, opening};
 use tidings_log::store::{Expect, Kind, Owner, Write};
 use tidings_log::{CommitError, Tenant};
 
+use super::notify;
 use super::record::Record;
 use super::registry::{Webhooks, put};
 use super::settings::Draft;
-use super::notify;
 use crate::clock;
 use crate::control::audit::{self, Actor};
 

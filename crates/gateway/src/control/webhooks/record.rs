@@ -133,7 +133,8 @@ impl Record {
     /// What it signs with at `now`, the current ones first.
     pub(crate) fn secrets(&self, means: &Means, now: Timestamp) -> Result<Vec<Secrets>> {
         let open = |secret: &str, key: Option<&String>, until| {
-            let secret = SigningSecret::parse(&means.open(&self.id, "secret", secret)?).map_err(|error| anyhow!(error))?;
+            let secret =
+                SigningSecret::parse(&means.open(&self.id, "secret", secret)?).map_err(|error| anyhow!(error))?;
             let key = key.filter(|_| self.settings.signs(Signature::V1a));
             let key = key.map(|sealed| means.open(&self.id, "key", sealed)).transpose()?;
             let key = key.map(|text| SecretKey::parse(&text)).transpose().map_err(|error| anyhow!(error))?;
@@ -162,8 +163,7 @@ impl Record {
     /// What may be shown of it.
     pub(crate) fn redacted(&self) -> Value {
         let mut shown = json!({ "id": self.id, "createdAt": self.created_at, "startFrom": self.start });
-        if let (Value::Object(shown), Ok(Value::Object(settings))) =
-            (&mut shown, serde_json::to_value(&self.settings))
+        if let (Value::Object(shown), Ok(Value::Object(settings))) = (&mut shown, serde_json::to_value(&self.settings))
         {
             shown.extend(settings);
         }
