@@ -63,8 +63,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let sealing = sealing::open(&settings.data, settings.seal_key_file.as_deref(), &*store).await?;
     let audit_key = audit_key(&sealing, &*store).await?;
     let env = Env { now: clock::now, random: clock::fill };
-    let traces = traces::start(&settings)?;
-    let tracer = traces.as_ref().map(|traces| traces.tracer.clone());
+    let export = traces::start(&settings)?;
+    let tracer = export.as_ref().map(|export| export.tracer.clone());
     let means = means::means(&settings, sealing, address, tracer.clone())?;
     let lanes = means::Lanes::start(threads)?;
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
@@ -98,8 +98,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     banner::print(&app, address);
     let outcome = stop::wait(&app, &phase, server).await;
     socket::remove(&app.settings.data);
-    if let Some(traces) = traces {
-        traces.stop().await;
+    if let Some(export) = export {
+        export.stop().await;
     }
     drop(lanes);
     outcome

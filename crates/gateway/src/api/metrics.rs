@@ -15,6 +15,7 @@ use super::routes::Answer;
 use crate::app::App;
 use crate::telemetry::exposition::{Exposition, MEDIA_TYPE};
 use crate::telemetry::process;
+use crate::telemetry::trace::Tracer;
 
 /// The path of metrics, which the settings may open to everybody.
 pub(crate) const PATH: &str = "/metrics";
@@ -39,7 +40,7 @@ fn text(app: &App) -> String {
     of_requests(&mut text, app);
     of_the_log(&mut text, &app.watch.measures());
     of_deliveries(&mut text, app.dispatcher.totals());
-    if let Some([exported, dropped]) = app.tracer.as_ref().map(|tracer| tracer.counts()) {
+    if let Some([exported, dropped]) = app.tracer.as_ref().map(Tracer::counts) {
         text.family("tidings_trace_spans", "counter", "Spans by what became of them.");
         text.sample("tidings_trace_spans", "_total", &[("outcome", "exported")], exported);
         text.sample("tidings_trace_spans", "_total", &[("outcome", "dropped")], dropped);

@@ -1,4 +1,4 @@
-//! Metrics as text: OpenMetrics 1.0.
+//! Metrics as text: `OpenMetrics` 1.0.
 
 use std::fmt::{Display, Write as _};
 
@@ -92,7 +92,7 @@ mod tests {
         text.histogram("t_took_seconds", &[("route", "/events/{eventId}")], &histogram.read());
         let text = text.finish();
         let kept: Vec<_> = text.lines().filter(|line| !line.contains("le=\"0.0")).collect();
-        expect![[r##"
+        expect![[r#"
             # TYPE t_events counter
             # HELP t_events Events.
             t_events_total 3
@@ -111,7 +111,7 @@ mod tests {
             t_took_seconds_bucket{route="/events/{eventId}",le="+Inf"} 1
             t_took_seconds_count{route="/events/{eventId}"} 1
             t_took_seconds_sum{route="/events/{eventId}"} 0.002
-            # EOF"##]]
+            # EOF"#]]
         .assert_eq(&kept.join("\n"));
         assert!(text.contains("le=\"0.001\"} 0\n") && text.contains("le=\"0.0025\"} 1\n"), "{text}");
     }

@@ -62,14 +62,11 @@ impl Tracer {
 
     /// Begins a span under `parent`, or a trace. `None`: this one is not recorded.
     pub(crate) fn begin(&self, parent: Option<Context>) -> Option<Open> {
-        let context = match parent {
-            Some(parent) => Context { span: clock::random(), ..parent },
-            None => {
-                let trace: [u8; 16] = clock::random();
-                let sampled = u64::from(trace[15]) * 100 < self.0.percent * 256;
-                Context { trace, span: clock::random(), sampled }
-            }
-        };
+        let above = parent.unwrap_or_else(|| {
+            let trace: [u8; 16] = clock::random();
+            Context { trace, span: [0; 8], sampled: u64::from(trace[15]) * 100 < self.0.percent * 256 }
+        });
+        let context = Context { span: clock::random(), ..above };
         let parent = parent.map(|parent| parent.span);
         context.sampled.then(|| Open { context, parent, began_nanos: clock::nanos() })
     }
@@ -120,8 +117,8 @@ impl Span {
         let Open { context, parent, began_nanos } = self.open;
         let attributes: Vec<_> = self.attributes.iter().map(|(key, value)| attribute(key, value)).collect();
         let mut span = json!({
-            "traceId": hex(&context.trace),
-            "spanId": hex(&context.span),
+            "traceId": format!("{:032x}", u128::from_be_bytes(context.trace)),
+            "spanId": hex(context.span),
             "flags": 1,
             "name": self.name,
             "kind": self.kind as u8,
@@ -131,7 +128,7 @@ impl Span {
             "status": {},
         });
         if let Some(parent) = parent {
-            span["parentSpanId"] = hex(&parent).into();
+            span["parentSpanId"] = hex(parent).into();
         }
         if let Some(fault) = &self.fault {
             span["status"] = json!({"code": 2, "message": fault});
@@ -148,8 +145,8 @@ pub(super) fn attribute(key: &str, value: &Value) -> Value {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn hex(span: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(span))
 }
 
 #[cfg(test)]

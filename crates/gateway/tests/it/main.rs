@@ -4,6 +4,7 @@
 mod audit;
 mod cli;
 mod keys;
+mod operations;
 mod publish;
 mod read;
 mod refusals;
