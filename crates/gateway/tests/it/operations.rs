@@ -124,6 +124,28 @@ fn metrics_take_a_key_of_the_operator_unless_the_settings_open_them() {
     problem(&open.client().get("/keys").expect(401));
 }
 
+#[test]
+fn a_webhook_that_is_deactivated_is_logged_once_and_what_it_gave_up_is_not() {
+    let (gone, failing) = (Receiver::answering(|_, _| 410), Receiver::answering(|_, _| 500));
+    let mut server = Server::dev();
+    let client = server.client();
+    let mut ids = Vec::new();
+    for receiver in [&gone, &failing] {
+        let webhook = json!({"url": receiver.url(), "eventTypes": ["a.b"], "retry": {"schedule": ["100ms"]}});
+        let made = client.post("/webhooks", webhook.to_string()).expect(201).json();
+        ids.push(made["id"].as_str().unwrap().to_owned());
+    }
+    client.publish(r#"{"eventType":"a.b","data":1}"#);
+    wait_for(&client, r#"tidings_subscriptions{state="deactivated"}"#, 1.0);
+    wait_for(&client, "tidings_dead_letters_open", 1.0);
+    server.signal(rustix::process::Signal::TERM);
+    server.ended(Duration::from_secs(30));
+    let logs = server.stderr();
+    let told: Vec<_> = logs.lines().filter(|line| line.contains("deactivated")).collect();
+    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains(&ids[0]), "{logs}");
+    assert!(!logs.contains(&ids[1]), "{logs}");
+}
+
 /// Every word in `text` that is the name of a metric.
 fn names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|char: char| !(char.is_ascii_lowercase() || char == '_'));
