@@ -73,7 +73,7 @@ fn no_secret_is_in_logs_metrics_spans_listings_or_problems() {
     assert!(logs.contains("\"answered\"") && logs.contains("/webhooks/{id}"), "the log tells of requests: {logs}");
     let spans: String = collector.posts().iter().map(|post| String::from_utf8_lossy(&post.body).into_owned()).collect();
     assert!(spans.contains("deliver"), "{spans}");
-    let listed: String = said.iter().map(|answer| format!("{answer}\n")).collect();
+    let listed = said.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let key_secret = key.text.rsplit('_').next().unwrap();
     let signing = secret.strip_prefix("whsec_").unwrap();
     let planted = [key_secret, signing, HEADER, USER_INFO, REQUEST_KEY, "canarywrongkey4402"];
