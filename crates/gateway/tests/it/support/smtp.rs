@@ -56,7 +56,7 @@ fn talk(stream: TcpStream, mails: &(Mutex<Vec<Mail>>, Condvar)) -> std::io::Resu
         }
         let answer = match line.split([' ', ':', '\r']).next().unwrap_or_default().to_ascii_uppercase().as_str() {
             "RCPT" => {
-                mail.to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+                line.split(['<', '>']).nth(1).unwrap_or_default().clone_into(&mut mail.to);
                 "250 ok\r\n"
             }
             "DATA" => {
