@@ -72,6 +72,7 @@ pub struct Lane {
     /// What the next changes must tell.
     changed: BTreeSet<Offset>,
     stood: bool,
+    jump: Jump,
     notices: Vec<Notice>,
     /// What the changes tell that are being committed.
     under_way: Option<Vec<(Offset, Wrote)>>,
@@ -84,6 +85,14 @@ pub struct Lane {
     parked: usize,
     /// Events that memory let go of, as far as it knows: a restart forgets the number.
     let_go: usize,
+}
+
+/// Whether the last jump of the cursor is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Jump {
+    Made,
+    UnderWay,
+    Committed,
 }
 
 impl Lane {
@@ -111,6 +120,7 @@ impl Lane {
             follows: BTreeSet::new(),
             changed: BTreeSet::new(),
             stood: false,
+            jump: Jump::Committed,
             notices: Vec::new(),
             under_way: None,
             in_flight: 0,
@@ -216,8 +226,13 @@ impl Lane {
         Some(Send { offset, attempt: item.attempts + 1, replay: item.replay.clone() })
     }
 
+    /// Whether nothing is sent: before a jump is committed, for a crash could bring back what was jumped over.
+    fn is_held(&self) -> bool {
+        !self.standing.is_active() || self.jump != Jump::Committed
+    }
+
     fn has_room(&self, now: Timestamp) -> bool {
-        if !self.standing.is_active() || self.unsettled >= UNSETTLED_MAX {
+        if self.is_held() || self.unsettled >= UNSETTLED_MAX {
             return false;
         }
         match self.standing.circuit.probe() {
@@ -262,7 +277,7 @@ impl Lane {
 
     /// When [`Lane::next`] should be asked again, if nothing else happens before. Ask it until it says no first.
     pub fn wake_at(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if !self.standing.is_active() || self.unsettled >= UNSETTLED_MAX {
+        if self.is_held() || self.unsettled >= UNSETTLED_MAX {
             return None;
         }
         let mut at = if self.ready.is_empty() { self.due.first()?.0 } else { now };
@@ -334,6 +349,11 @@ impl Lane {
     /// How many rows it has, those included that are to be written.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether there is more to commit than a cursor that moved: a delivery may wait for it.
+    pub fn is_changed(&self) -> bool {
+        !self.changed.is_empty() || self.stood || !self.notices.is_empty()
     }
 
     /// Whether nothing is left to do or to commit through `seen`: it has nothing of its own.

@@ -86,16 +86,18 @@ impl Chunked {
                 Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
             }
             (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
-            (State::Size { size, digits: 1.. }, b';') => Ok(State::Extension { size }),
-            (State::Extension { size }, b'\t' | b' '..=b'~') => Ok(State::Extension { size }),
-            (State::SizeEnd { size: 0 }, b'\n') => Ok(State::Trailer { empty: true }),
+            (State::Size { size, digits: 1.. }, b';') | (State::Extension { size }, b'\t' | b' '..=b'~') => {
+                Ok(State::Extension { size })
+            }
+            (State::SizeEnd { size: 0 } | State::TrailerEnd { empty: false }, b'\n') => {
+                Ok(State::Trailer { empty: true })
+            }
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
             (State::DataReturn, b'\r') => Ok(State::DataEnd),
             (State::DataEnd, b'\n') => Ok(State::default()),
             (State::Trailer { empty }, b'\r') => Ok(State::TrailerEnd { empty }),
             (State::Trailer { .. }, b'\t' | b' '..=b'~' | 0x80..) => Ok(State::Trailer { empty: false }),
             (State::TrailerEnd { empty: true }, b'\n') => Ok(State::Done),
-            (State::TrailerEnd { empty: false }, b'\n') => Ok(State::Trailer { empty: true }),
             _ => Err("its chunks are malformed"),
         }
     }

@@ -14,7 +14,7 @@ use crate::resolver::Resolver;
 use crate::tls::Trust;
 
 /// How long the addresses of this machine are believed.
-const OWN_AGE_MAX: Duration = Duration::from_secs(60);
+const OWN_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// The one door out. One for the process; it holds no connections (see [`crate::Line`]).
 pub struct Door {

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const ADDRESSES_MAX: usize = 16;
 /// Answers kept, and for how long at the most: what is kept is vetted again at each use.
 const CACHE_SIZE: u64 = 4096;
-const CACHE_TTL_MAX: Duration = Duration::from_secs(60);
+const CACHE_TTL_MAX: Duration = Duration::from_mins(1);
 const CACHE_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(5);
 
 /// Asks DNS for the addresses of a name.

@@ -43,7 +43,7 @@ impl Target {
     pub fn parse(text: &str, policy: &Policy) -> Result<Self, String> {
         let (scheme, authority) = plain(text)?;
         let url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
-        let (raw_host, raw_port) = split(authority)?;
+        let (raw_host, raw_port) = split(authority);
         let host = match url.host() {
             Some(UrlHost::Ipv4(address)) if raw_host == address.to_string() => Host::Address(address.into()),
             Some(UrlHost::Ipv6(address)) if is_ipv6(raw_host, address) => Host::Address(address.into()),
@@ -53,7 +53,7 @@ impl Target {
             _ => return Err("the host is written as it is: example.com, 192.0.2.1 or [2001:db8::1]".into()),
         };
         let port = url.port_or_known_default().ok_or("the URL names no port")?;
-        if !raw_port.is_none_or(|raw| raw == port.to_string()) || port == 0 {
+        if raw_port.is_some_and(|raw| raw != port.to_string()) || port == 0 {
             return Err("the port is a number from 1 to 65535".into());
         }
         let shown = match &host {
@@ -107,11 +107,11 @@ fn plain(text: &str) -> Result<(Scheme, &str), String> {
 }
 
 /// Host and port as they were written.
-fn split(authority: &str) -> Result<(&str, Option<&str>), String> {
+fn split(authority: &str) -> (&str, Option<&str>) {
     let bracket = authority.rfind(']').map_or(0, |end| end + 1);
     match authority[bracket..].split_once(':') {
-        None => Ok((authority, None)),
-        Some((between, port)) => Ok((&authority[..bracket + between.len()], Some(port))),
+        None => (authority, None),
+        Some((between, port)) => (&authority[..bracket + between.len()], Some(port)),
     }
 }
 

@@ -11,13 +11,14 @@ use foldhash::HashMap;
 use tidings_core::offset::Offset;
 use tidings_core::posting::Posting;
 
-/// How many offsets share a generation of the index on disk. Random keys touch only the newest generation's pages.
-pub(crate) const GENERATION_BITS: u32 = 17;
+use crate::event::Tenant;
+use crate::sqlite::run::Cover;
 
 /// One generation of postings and aggregate heads.
 #[derive(Debug, Default)]
 pub(crate) struct Generation {
     postings: HashMap<Posting, Entry>,
+    covers: HashMap<Tenant, Cover>,
     /// The last position it covers.
     pub(crate) through: u64,
     pub(crate) events: usize,
@@ -55,7 +56,7 @@ impl Offsets {
 }
 
 impl Generation {
-    fn add(&mut self, offset: Offset, postings: &[Posting], head: Option<(Posting, u64)>) {
+    fn add(&mut self, tenant: Tenant, offset: Offset, postings: &[Posting], head: Option<(Posting, u64)>) {
         for posting in postings {
             let sequence = head.filter(|(aggregate, _)| aggregate == posting).map_or(0, |(_, sequence)| sequence);
             match self.postings.entry(*posting) {
@@ -68,6 +69,8 @@ impl Generation {
                 }
             }
         }
+        let cover = self.covers.entry(tenant).or_insert(Cover { tenant, first: offset.0, last: offset.0 });
+        cover.last = offset.0;
         self.events += 1;
     }
 
@@ -87,8 +90,14 @@ pub(crate) struct TailIndex {
 
 impl TailIndex {
     /// Takes a committed event; `head` is its aggregate with its sequence number.
-    pub(crate) fn add(&mut self, position: u64, offset: Offset, postings: &[Posting], head: Option<(Posting, u64)>) {
-        self.active.add(offset, postings, head);
+    pub(crate) fn add(
+        &mut self,
+        position: u64,
+        (tenant, offset): (Tenant, Offset),
+        postings: &[Posting],
+        head: Option<(Posting, u64)>,
+    ) {
+        self.active.add(tenant, offset, postings, head);
         self.active.through = position;
     }
 
@@ -133,65 +142,22 @@ impl TailIndex {
     }
 }
 
-/// One row of the index on disk: the offsets under a posting within one flush and generation.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PostingRow {
-    pub(crate) generation: u64,
-    pub(crate) posting: Posting,
-    pub(crate) first: u64,
-    /// The offsets after `first`, as varints of their distances.
-    pub(crate) rest: Vec<u8>,
-    /// For an aggregate, the sequence number at its last offset; else 0.
-    pub(crate) sequence: u64,
-}
-
 impl Generation {
-    /// Its rows in the order of the index on disk.
-    pub(crate) fn rows(&self) -> Vec<PostingRow> {
-        let mut rows = Vec::with_capacity(self.postings.len());
-        for (posting, entry) in &self.postings {
-            let runs = entry.offsets.as_slice().chunk_by(|a, b| a >> GENERATION_BITS == b >> GENERATION_BITS);
-            rows.extend(runs.map(|run| PostingRow {
-                generation: run[0] >> GENERATION_BITS,
-                posting: *posting,
-                first: run[0],
-                rest: encode(run),
-                sequence: entry.sequence,
-            }));
-        }
-        rows.sort_unstable_by_key(|row| (row.generation, row.posting, row.first));
-        rows
+    /// What it has, in the order of the index on disk: postings, their offsets, sequence numbers.
+    pub(crate) fn sorted(&self) -> Vec<(Posting, &[u64], u64)> {
+        let entries = self.postings.iter();
+        let mut sorted: Vec<_> =
+            entries.map(|(posting, entry)| (*posting, entry.offsets.as_slice(), entry.sequence)).collect();
+        sorted.sort_unstable_by_key(|(posting, ..)| *posting);
+        sorted
     }
-}
 
-fn encode(offsets: &[u64]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for pair in offsets.windows(2) {
-        let mut distance = pair[1] - pair[0];
-        while distance >= 0x80 {
-            bytes.push(distance.to_le_bytes()[0] | 0x80);
-            distance >>= 7;
-        }
-        bytes.push(distance.to_le_bytes()[0]);
+    /// The offsets it has of each tenant.
+    pub(crate) fn covers(&self) -> Vec<Cover> {
+        let mut covers: Vec<Cover> = self.covers.values().copied().collect();
+        covers.sort_by_key(|cover| cover.tenant);
+        covers
     }
-    bytes
-}
-
-/// The offsets of a row.
-pub(crate) fn decode(first: u64, rest: &[u8]) -> Vec<u64> {
-    let mut offsets = vec![first];
-    let (mut last, mut distance, mut shift) = (first, 0u64, 0);
-    for &byte in rest {
-        distance |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 != 0 && shift < 56 {
-            shift += 7;
-            continue;
-        }
-        last = last.saturating_add(distance);
-        offsets.push(last);
-        (distance, shift) = (0, 0);
-    }
-    offsets
 }
 
 #[cfg(test)]
@@ -199,20 +165,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offsets_survive_their_encoding() {
-        for offsets in [vec![1], vec![1, 2, 3], vec![5, 200, 70_000, 1 << 40]] {
-            assert_eq!(decode(offsets[0], &encode(&offsets)), offsets);
-        }
-    }
-
-    #[test]
     fn a_reader_finds_frozen_and_active_postings_in_order() {
         let posting = Posting { scope: 8, key: 1, tag: 0 };
         let mut index = TailIndex::default();
-        index.add(1, Offset(1), &[posting], None);
-        index.add(2, Offset(2), &[posting], None);
+        index.add(1, (Tenant(1), Offset(1)), &[posting], None);
+        index.add(2, (Tenant(1), Offset(2)), &[posting], None);
         index.freeze();
-        index.add(3, Offset(3), &[posting], None);
+        index.add(3, (Tenant(1), Offset(3)), &[posting], None);
         assert_eq!(index.offsets(posting), [1, 2, 3]);
         index.thaw();
         assert_eq!(index.offsets(posting), [3]);

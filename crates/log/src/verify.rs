@@ -13,7 +13,7 @@ use tidings_core::tenant::TenantName;
 
 use crate::event::Tenant;
 use crate::sqlite::connection::{OpenError, open_reader};
-use crate::sqlite::log_path;
+use crate::sqlite::{log_path, run};
 use walk::Walk;
 
 /// Most findings of a report. The first of each tenant is always in it.
@@ -151,6 +151,7 @@ pub fn verify(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Repor
     };
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(OpenError::from)?;
     check_pages(&connection, &mut report);
+    check_index(&connection, &mut report);
     let total = total(&connection);
     let mut checked = 0;
     for (tenant, name) in tenants(&connection, &mut report) {
@@ -183,6 +184,21 @@ fn check_pages(connection: &Connection, report: &mut Report) {
             }),
             Err(error) => report.note_page(format!("table `{table}` cannot be read: {error}")),
         }
+    }
+}
+
+/// Whether the blocks of the index are what was written.
+fn check_index(connection: &Connection, report: &mut Report) {
+    let mut check = || -> rusqlite::Result<()> {
+        for run in run::runs(connection)? {
+            if let Err(error) = run::check(connection, &run) {
+                report.note_page(format!("run {} of the index: {error}", run.number));
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = check() {
+        report.note_page(format!("the index cannot be read: {error}"));
     }
 }
 

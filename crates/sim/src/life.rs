@@ -26,8 +26,9 @@ use crate::world::{Act, Order, World};
 
 /// How long the last stop of all waits.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often, at the end, somebody looks whether everything is at rest.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// How often, at the end, somebody looks whether everything is at rest: at first, and after a while.
+const LOOK_MIN: Duration = Duration::from_secs(20);
+const LOOK_MAX: Duration = Duration::from_hours(2);
 /// How often a publisher tries again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(300);
 
@@ -196,9 +197,11 @@ impl Process {
     async fn drain(self: &Arc<Self>, outside: &Outside, world: &World) -> bool {
         outside.record.lock().healed = true;
         let until = clock::now().plus(Duration::from_hours(24 * DRAIN_DAYS));
+        let mut every = LOOK_MIN;
         let mut parked = vec![0; world.hooks.len()];
         while clock::now() < until {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(every).await;
+            every = (every + every / 8).min(LOOK_MAX);
             let mut at_rest = outside.unacked.iter().all(|unacked| unacked.batches.lock().is_empty());
             for (hook, spec) in world.hooks.iter().enumerate() {
                 let status = self.lanes.status(&spec.name).unwrap_or_default();

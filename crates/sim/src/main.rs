@@ -23,6 +23,9 @@ struct Args {
     /// Plant a fault, which must be found; `list` names them.
     #[arg(long)]
     plant: Option<String>,
+    /// Do not stop at the first seed that fails; name them all.
+    #[arg(long)]
+    all: bool,
     /// Print what happens.
     #[arg(long)]
     verbose: bool,
@@ -61,7 +64,9 @@ fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
                     let run = run(&generate::world(seed), plant, false);
                     attempts.fetch_add(run.seen.len() as u64, Ordering::Relaxed);
                     lives.fetch_add(run.lives.len() as u64, Ordering::Relaxed);
-                    if !run.violations.is_empty() {
+                    if let (true, Some(first)) = (args.all, run.violations.first()) {
+                        println!("{seed}: {first}");
+                    } else if !run.violations.is_empty() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
                 }

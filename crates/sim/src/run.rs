@@ -23,7 +23,7 @@ use crate::receiver::{Record, Seen};
 use crate::world::{Act, Order, World};
 
 /// How long it may take, at the end, until everything is delivered.
-pub const DRAIN_DAYS: u64 = 40;
+pub const DRAIN_DAYS: u64 = 400;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,16 @@
 //! The server is the operator's own and stands in the settings, often in a private network. So this way out does not
 //! take the guarded door, which is for addresses that others choose.
 
-use std::fmt;
-use std::time::{Duration, SystemTime};
+mod letter;
 
-use lettre::message::Mailbox;
-use lettre::message::header::ContentType;
+use std::fmt;
+use std::time::Duration;
+
+use letter::{Letter, Mailbox};
+use lettre::address::Envelope;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use tidings_core::event::Header;
 use tidings_core::time::Timestamp;
 use zeroize::Zeroizing;
@@ -57,6 +59,7 @@ pub struct Mail {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
     to: Mailbox,
+    envelope: Envelope,
     timeout: Duration,
     now: fn() -> Timestamp,
 }
@@ -64,10 +67,9 @@ pub struct Mail {
 impl Mail {
     /// A mailbox behind a server; `now` dates the mails. The error says what is wrong with the settings.
     pub fn new(settings: Settings, now: fn() -> Timestamp) -> Result<Self, String> {
-        let mailbox = |text: &str| {
-            text.parse::<Mailbox>().map_err(|_| format!("{text:?} is no mail address, as in ops@example.com"))
-        };
-        let (from, to) = (mailbox(&settings.from)?, mailbox(&settings.to)?);
+        let (from, to) = (Mailbox::parse(&settings.from)?, Mailbox::parse(&settings.to)?);
+        let envelope = Envelope::new(Some(from.address.clone()), vec![to.address.clone()]);
+        let envelope = envelope.map_err(|error| error.to_string())?;
         let tls = match settings.security {
             Security::None => Tls::None,
             Security::StartTls => Tls::Required(parameters(&settings)?),
@@ -80,12 +82,12 @@ impl Mail {
         if let Some((user, password)) = settings.login {
             builder = builder.credentials(Credentials::new(user, password.to_string()));
         }
-        Ok(Self { transport: builder.build(), from, to, timeout: settings.timeout, now })
+        Ok(Self { transport: builder.build(), from, to, envelope, timeout: settings.timeout, now })
     }
 
     async fn attempt(&self, parcel: &Parcel<'_>) -> Outcome {
-        let Some(message) = self.message(parcel) else { return failed("internal error", None) };
-        match tokio::time::timeout(self.timeout, self.transport.send(message)).await {
+        let Some(letter) = self.letter(parcel) else { return failed("internal error", None) };
+        match tokio::time::timeout(self.timeout, self.transport.send_raw(&self.envelope, &letter)).await {
             Ok(Ok(response)) => {
                 let text = response.message().collect::<Vec<_>>().join("\n");
                 Outcome::Delivered(Answer { status: Some(response.code().into()), text: Some(text.into()) })
@@ -96,19 +98,18 @@ impl Mail {
     }
 
     /// The mail about an event, the same at every attempt but for its date; `None` if the event cannot be read.
-    fn message(&self, parcel: &Parcel<'_>) -> Option<Message> {
+    fn letter(&self, parcel: &Parcel<'_>) -> Option<Vec<u8>> {
         let header = Header::parse(parcel.header).ok()?;
-        let millis = u64::try_from((self.now)().as_millis()).ok()?;
-        Message::builder()
-            .from(self.from.clone())
-            .to(self.to.clone())
-            .date(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+        let letter = Letter {
+            from: &self.from,
+            to: &self.to,
+            at: (self.now)(),
             // Servers recognise a repeat by it.
-            .message_id(Some(format!("<{}@tidings>", parcel.id.as_str())))
-            .subject(subject(&header))
-            .header(ContentType::TEXT_PLAIN)
-            .body(body(&header, parcel.data.map(|data| &data[..])))
-            .ok()
+            id: &format!("{}@tidings", parcel.id.as_str()),
+            subject: &subject(&header),
+            text: &body(&header, parcel.data.map(|data| &data[..])),
+        };
+        letter.encode()
     }
 }
 
@@ -139,20 +140,15 @@ fn subject(header: &Header) -> String {
 }
 
 fn body(header: &Header, data: Option<&[u8]>) -> String {
-    let mut text =
-        format!("{}\n\nWhen:   {}\nSource: {}\n", header.subject.event_type, header.timestamp, header.source);
-    if let Some(aggregate) = &header.subject.aggregate {
-        text += &format!("About:  {aggregate}\n");
-    }
-    text += &format!("Event:  {}\n\n", header.subject.id);
-    match data.map(|data| String::from_utf8_lossy(&data[..data.len().min(DATA_BYTES_MAX)])) {
-        Some(data) => text += &data,
-        None => text += "The data of this event was erased.",
-    }
-    if data.is_some_and(|data| data.len() > DATA_BYTES_MAX) {
-        text += "\n(cut here)";
-    }
-    text + "\n"
+    let Header { subject, timestamp, source, .. } = header;
+    let about = subject.aggregate.as_ref().map_or(String::new(), |aggregate| format!("About:  {aggregate}\n"));
+    let what = match data {
+        None => "The data of this event was erased.".into(),
+        Some(data) => String::from_utf8_lossy(&data[..data.len().min(DATA_BYTES_MAX)]),
+    };
+    let cut = if data.is_some_and(|data| data.len() > DATA_BYTES_MAX) { "\n(cut here)" } else { "" };
+    let (event_type, id) = (&subject.event_type, &subject.id);
+    format!("{event_type}\n\nWhen:   {timestamp}\nSource: {source}\n{about}Event:  {id}\n\n{what}{cut}\n")
 }
 
 /// A refusal of this very mail is final; all else may pass later, a wrong password too.
@@ -175,7 +171,7 @@ fn failed(reason: &str, status: Option<u16>) -> Outcome {
 
 impl fmt::Debug for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mail({} -> {})", self.from, self.to)
+        write!(f, "Mail({} -> {})", self.from.address, self.to.address)
     }
 }
 

@@ -4,7 +4,7 @@ use std::mem;
 use std::ops::Bound::{Excluded, Included};
 
 use super::item::{Item, Kept, Stage};
-use super::{ACKS_SPAN, Changes, Dead, Lane};
+use super::{ACKS_SPAN, Changes, Dead, Jump, Lane};
 use crate::offset::Offset;
 
 /// What changes say of a delivery.
@@ -43,6 +43,9 @@ impl Lane {
         }
         changes.notices = mem::take(&mut self.notices);
         self.under_way = Some(under_way);
+        if self.jump == Jump::Made {
+            self.jump = Jump::UnderWay;
+        }
         Some(changes)
     }
 
@@ -61,9 +64,13 @@ impl Lane {
                 }
                 Some(Wrote::Done)
             }
-            Stage::Dead => {
-                changes.dead.push(dead(offset, item));
+            Stage::Dead | Stage::Released => {
                 let row = followers.is_some();
+                match item.stage {
+                    Stage::Dead => changes.dead.push(dead(offset, item)),
+                    _ if !row => changes.cleared.push(offset),
+                    _ => {}
+                }
                 if row {
                     changes.rows.push(Item { stage: Stage::Followed, ..Item::queued(None) }.row(offset, followers));
                 }
@@ -90,6 +97,9 @@ impl Lane {
     pub fn committed(&mut self) {
         let Some(under_way) = self.under_way.take() else { return };
         self.committed = self.cursor;
+        if self.jump == Jump::UnderWay {
+            self.jump = Jump::Committed;
+        }
         for (offset, wrote) in under_way {
             match wrote {
                 Wrote::Row { settles } => self.row_committed(offset, settles),
@@ -113,16 +123,21 @@ impl Lane {
 
     fn dead_committed(&mut self, offset: Offset, row: bool) {
         if !row {
-            // Nothing follows: then there is nothing to stay for.
-            self.unchain(offset);
-            self.remove(offset);
-            return;
+            if self.unchain(offset) {
+                // Nothing follows: then there is nothing to stay for.
+                return self.remove(offset);
+            }
+            // One before it was given up with it, and had the row for what follows: now it needs one itself.
+            self.changed.insert(offset);
         }
         let Some(item) = self.items.get_mut(&offset) else { return };
         self.unsettled -= usize::from(mem::take(&mut item.unsettled));
         self.rows += usize::from(item.kept == Kept::No);
-        item.kept = Kept::Yes;
+        item.kept = if row { Kept::Yes } else { Kept::Dirty };
         item.stage = Stage::Followed;
+        if !row {
+            return;
+        }
         if self.unchain(offset)
             && let Some(item) = self.items.get_mut(&offset)
         {

@@ -16,6 +16,8 @@ pub(super) enum Stage {
     Delivered,
     /// Given up.
     Dead,
+    /// Given up by somebody after it was parked: its dead letter is told already.
+    Released,
     /// Given up, and its aggregate waits until somebody decides.
     Parked,
     /// Settled, but what follows it must be read from the log again.
@@ -90,7 +92,7 @@ impl Item {
 
     /// Whether nothing is left to do but to commit that.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Delivered | Stage::Dead)
+        matches!(self.stage, Stage::Delivered | Stage::Dead | Stage::Released)
     }
 
     /// Its row.

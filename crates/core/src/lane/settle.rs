@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::item::{Item, Kept, Stage};
-use super::{Acks, Lane, Notice, OnExhausted, Outcome};
+use super::{Acks, Jump, Lane, Notice, OnExhausted, Outcome};
 use crate::circuit::Status;
 use crate::offset::Offset;
 use crate::retry::asked_for;
@@ -164,11 +164,10 @@ impl Lane {
         if self.in_flight > 0 || self.under_way.is_some() {
             return false;
         }
-        if to >= self.cursor {
-            let first = self.items.keys().next().copied().map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
-            if first <= to {
-                self.standing.skip(first, to);
-            }
+        // Also a jump back leaves out what waits before it.
+        let first = self.items.keys().next().copied().map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
+        if first <= to {
+            self.standing.skip(first, to);
         }
         let items = mem::take(&mut self.items);
         self.chains.clear();
@@ -195,6 +194,7 @@ impl Lane {
         self.cursor = to;
         self.seen = to;
         self.stood = true;
+        self.jump = Jump::Made;
         true
     }
 
@@ -226,16 +226,15 @@ impl Lane {
         true
     }
 
-    /// Gives up an event whose aggregate is parked for it: the next one goes on. False if it is not parked.
+    /// Gives up an event whose aggregate is parked for it: the next one goes on once that is committed. False if it is not
+    /// parked.
     pub fn release(&mut self, offset: Offset) -> bool {
         if self.items.get(&offset).is_none_or(|item| item.stage != Stage::Parked || item.untold) {
             return false;
         }
-        let done = self.unchain(offset);
         self.parked -= 1;
         if let Some(item) = self.items.get_mut(&offset) {
-            item.stage = if done { Stage::Delivered } else { Stage::Followed };
-            item.kept = Kept::Dirty;
+            item.stage = Stage::Released;
             self.changed.insert(offset);
         }
         true

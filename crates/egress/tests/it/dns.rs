@@ -25,7 +25,7 @@ const DATAGRAM_BYTES_MAX: usize = 512;
 
 /// Starts a server; `decide` is asked with each name, in lower case, and whether IPv6 is asked for.
 pub(crate) async fn server(decide: impl Fn(&str, bool) -> Reply + Send + Sync + 'static) -> SocketAddr {
-    let decide: Arc<dyn Fn(&str, bool) -> Reply + Send + Sync> = Arc::new(decide);
+    let decide = Arc::new(decide);
     // The same port for both ways: another process may have the second.
     let (udp, tcp) = loop {
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();

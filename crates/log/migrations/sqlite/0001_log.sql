@@ -27,26 +27,25 @@ CREATE TABLE era (
   PRIMARY KEY (tenant, first)
 ) STRICT, WITHOUT ROWID;
 
--- Derived from the events through the mark `indexed_through`; the rest is replayed at start.
-CREATE TABLE posting (
-  generation INTEGER NOT NULL,       -- offset >> 17: random keys dirty only the newest generation's pages
-  scope      INTEGER NOT NULL,
-  key        INTEGER NOT NULL,
-  tag        INTEGER NOT NULL,       -- for aggregates 64 more bits of the key, else 0
-  first      INTEGER NOT NULL,
-  rest       BLOB NOT NULL,          -- the offsets after `first`, as varints of their distances
-  sequence   INTEGER NOT NULL,       -- for aggregates the number at the last of these offsets, else 0
-  PRIMARY KEY (generation, scope, key, tag, first)
-) STRICT, WITHOUT ROWID;
+-- The index, derived from the events through the mark `indexed_through`; the rest is replayed at start. It is made of sorted
+-- runs. A run is there once it has a row here; rows of `run_block` without one are what a crash left, and are removed.
+CREATE TABLE run (
+  number  INTEGER PRIMARY KEY,
+  age     INTEGER NOT NULL,          -- the number of the newest flush in it: runs are asked in this order
+  level   INTEGER NOT NULL,          -- how often its entries were merged
+  keys    INTEGER NOT NULL,          -- postings in it
+  offsets INTEGER NOT NULL,          -- offsets under them; 0: nothing but the last sequence numbers of aggregates
+  covers  BLOB NOT NULL              -- for each tenant its number, first and last offset: 4, 8 and 8 bytes
+) STRICT;
 
--- The last sequence numbers of aggregates whose postings retention took.
-CREATE TABLE aggregate_head (
-  scope    INTEGER NOT NULL,
-  key      INTEGER NOT NULL,
-  tag      INTEGER NOT NULL,
-  sequence INTEGER NOT NULL,
-  PRIMARY KEY (scope, key, tag)
-) STRICT, WITHOUT ROWID;
+-- The rows of runs, each about a page: sorted entries of postings, and pieces of the run's filter after the last of them.
+CREATE TABLE run_block (
+  number  INTEGER PRIMARY KEY,
+  run     INTEGER NOT NULL,
+  place   BLOB NOT NULL,             -- scope, key, tag and offset of the first entry, 8 bytes each
+  entries BLOB NOT NULL              -- see `sqlite/block.rs`
+) STRICT;
+CREATE UNIQUE INDEX run_block_by_place ON run_block (run, place);
 
 CREATE TABLE mark (
   name  TEXT PRIMARY KEY,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidings_core::chain::{self, GENESIS};
 use tidings_core::event::same_content;
 use tidings_core::id::EventId;
-use tidings_core::lane::{Dead, Row, RowState};
+use tidings_core::lane::{Dead, RowState};
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
@@ -266,6 +266,7 @@ impl State {
     /// Removes whole seals. The last removed one stays, without its leaves: the chain goes on from it.
     fn trim(&mut self, tenant: Tenant, through: Offset, news: &mut News) -> Written {
         let Some(mut log) = self.logs.get(&tenant).cloned() else { return Written::Trimmed(Offset(1)) };
+        self.forget_history(tenant, log.extent.first);
         let boundary = self.seals.range((tenant, Offset(0))..=(tenant, through)).next_back();
         let Some(((_, boundary), _)) = boundary.filter(|((_, last), _)| *last >= log.extent.first) else {
             return Written::Trimmed(log.extent.first);
@@ -294,11 +295,19 @@ impl State {
         Written::Trimmed(first)
     }
 
-    /// Whether a row that is not settled or an open dead letter needs an event.
+    /// Drops the attempts of events that went with an earlier trim.
+    fn forget_history(&mut self, tenant: Tenant, first: Offset) {
+        let copies = &self.copies;
+        self.attempts.sweep(|_, (whose, attempt)| {
+            let gone = attempt.offset < first && copies.get(&(tenant, attempt.offset)).is_none();
+            *whose == tenant && gone
+        });
+    }
+
+    /// Whether a row or an open dead letter needs an event.
     fn is_needed(&self, tenant: Tenant, offset: Offset) -> bool {
-        let waits = |row: &Row| row.state != RowState::Settled;
         let open = |letter: &DeadLetter| letter.state == DeadState::Open;
-        let mut rows = self.rows.iter().filter(|((_, at), row)| *at == offset && waits(row));
+        let mut rows = self.rows.iter().filter(|((_, at), _)| *at == offset);
         rows.any(|((name, _), _)| self.progress.get(name).is_some_and(|place| place.tenant == tenant))
             || self.letters.iter().any(|(_, kept)| open(kept) && (kept.tenant, kept.offset) == (tenant, offset))
     }

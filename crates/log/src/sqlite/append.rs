@@ -9,6 +9,7 @@ use tidings_core::time::Timestamp;
 
 use super::group::{End, Fresh, Group, KeptAnswer};
 use super::reader::{self, EVENT_COLUMNS};
+use super::run::{self, Range};
 use super::writer::{Stop, Writer};
 use crate::event::{Data, Event, Tenant};
 use crate::store::{Append, Appended, Prepared, REQUEST_KEPT, Refusal, RequestKey, Unavailable, Written};
@@ -67,7 +68,7 @@ impl Writer {
         let sequence = match aggregate {
             None => None,
             Some(key) => {
-                let current = self.aggregate_head(group, tenant, key)?;
+                let current = self.aggregate_head(group, key)?;
                 if encoded.expected_sequence.is_some_and(|expected| expected != current) {
                     return Err(Stop::Refused(Refusal::Sequence { index, current }));
                 }
@@ -134,8 +135,8 @@ impl Writer {
                 return Ok(Some(event));
             }
         }
-        for generation in self.shared.generations(tenant) {
-            for offset in reader::indexed(&self.connection, generation, *posting)? {
+        for run in self.shared.runs.list().iter().rev().filter(|run| run.may_have(*posting)) {
+            for offset in run::offsets(&self.connection, &run.meta, *posting, &Range::ALL)? {
                 if let Some(event) = self.event_at(tenant, Offset(offset))?
                     && event.subject.id.as_str() == id
                 {

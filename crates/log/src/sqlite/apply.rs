@@ -13,14 +13,10 @@ use super::group::Group;
 use super::reader;
 use super::writer::{Stop, Writer};
 use crate::event::{Data, Tenant};
-use crate::index::GENERATION_BITS;
 use crate::store::{Document, Expect, Kind, Owner, Refusal, Write, Written};
 
 /// What a write beside an append puts into the WAL, about: the pages of its table and of their indexes.
 const WRITE_BYTES: usize = 4 * 4096;
-/// Events that one trim removes, and rows of the index for each kind of posting: about 5 ms.
-const TRIM_ROWS: u64 = 512;
-const TRIM_POSTINGS: i64 = 1_024;
 /// The offsets of eras are multiples of this.
 const ERA_BITS: u32 = 30;
 
@@ -39,13 +35,7 @@ impl Writer {
             Write::Sweep(sweep) => self.sweep(group, &sweep),
             Write::Close(tenant, ids, state) => self.close_letters(group, tenant, &ids, &state),
             Write::Forget(subscription) => self.forget(group, &subscription),
-            Write::Trim(tenant, through) => {
-                // Events go slowly while there is much history to remove, so that it does not fall behind.
-                let rows = if self.trim_history(tenant)? { TRIM_ROWS / 64 } else { TRIM_ROWS };
-                let trimmed = self.trim(group, tenant, through, rows);
-                self.kept_needed()?;
-                trimmed
-            }
+            Write::Trim(tenant, through) => self.trim(group, tenant, through),
             Write::Era(tenant) => self.begin_era(group, now, tenant),
         }
     }
@@ -126,92 +116,6 @@ impl Writer {
             id
         ])?;
         Ok(Written::Done)
-    }
-
-    /// Removes the oldest events through the end of a seal, a slice at a time. The last removed seal stays: the chain goes
-    /// on from it. What is not indexed on disk yet stays too: the heads of its aggregates are known from nowhere else.
-    fn trim(&mut self, group: &mut Group, tenant: Tenant, through: Offset, rows: u64) -> Result<Written, Stop> {
-        let mut end = self.end(group, tenant);
-        let boundary: Option<i64> = self
-            .connection
-            .prepare_cached("SELECT max(last) FROM seal WHERE tenant = ? AND last <= ?")?
-            .query_row(params![tenant.0, through.0.cast_signed()], |row| row.get(0))?;
-        let boundary = boundary.unwrap_or(0).cast_unsigned();
-        if boundary < end.extent.first.0 {
-            return Ok(Written::Trimmed(end.extent.first));
-        }
-        let until = boundary.min(end.extent.first.0 + rows - 1);
-        self.keep_needed(tenant, until)?;
-        let removed = self
-            .connection
-            .prepare_cached(
-                "DELETE FROM event WHERE tenant = ? AND offset <= ? \
-                 AND position <= (SELECT value FROM mark WHERE name = 'indexed_through')",
-            )?
-            .execute(params![tenant.0, until.cast_signed()])?;
-        if removed == 0 {
-            self.flush_begin(1);
-            return Ok(Written::Trimmed(end.extent.first));
-        }
-        end.extent.first = self.first_event(tenant)?.unwrap_or(end.extent.head.next());
-        let gone = end.extent.first.0 - 1;
-        self.trim_seals(tenant, gone)?;
-        self.trim_postings(tenant, gone >> GENERATION_BITS)?;
-        self.connection
-            .prepare_cached("UPDATE tenant SET first = ?, recorded_ms = ? WHERE number = ?")?
-            .execute(params![end.extent.first.0.cast_signed(), end.recorded.as_millis(), tenant.0])?;
-        group.set_end(tenant, end);
-        group.trimmed.push((tenant, end.extent.first));
-        Ok(Written::Trimmed(end.extent.first))
-    }
-
-    fn first_event(&self, tenant: Tenant) -> rusqlite::Result<Option<Offset>> {
-        self.connection
-            .prepare_cached("SELECT offset FROM event WHERE tenant = ? ORDER BY offset LIMIT 1")?
-            .query_row([tenant.0], |row| Ok(Offset(row.get::<_, i64>(0)?.cast_unsigned())))
-            .optional()
-    }
-
-    fn trim_seals(&self, tenant: Tenant, gone: u64) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached(
-                "DELETE FROM seal WHERE tenant = ?1 AND last < (SELECT max(last) FROM seal WHERE tenant = ?1 AND last <= ?2)",
-            )?
-            .execute(params![tenant.0, gone.cast_signed()])?;
-        self.connection
-            .prepare_cached("UPDATE seal SET leaves = x'' WHERE tenant = ? AND last <= ? AND leaves <> x''")?
-            .execute(params![tenant.0, gone.cast_signed()])?;
-        Ok(())
-    }
-
-    /// Drops index rows of the newest generation that is gone whole, a slice at a time; what stays leads nowhere and does
-    /// no harm. The last sequence numbers of aggregates are kept.
-    fn trim_postings(&self, tenant: Tenant, below: u64) -> rusqlite::Result<()> {
-        let Some(generation) = below.checked_sub(1).map(u64::cast_signed) else { return Ok(()) };
-        for kind in PostingKind::ALL {
-            let scope = kind.scope(tenant.0).cast_signed();
-            let bound: Option<i64> = self
-                .connection
-                .prepare_cached(
-                    "SELECT key FROM posting WHERE generation = ? AND scope = ? ORDER BY key LIMIT 1 OFFSET ?",
-                )?
-                .query_row([generation, scope, TRIM_POSTINGS], |row| row.get(0))
-                .optional()?;
-            let slice = [generation, scope, bound.unwrap_or(i64::MAX)];
-            if kind == PostingKind::Aggregate {
-                self.connection
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO aggregate_head (scope, key, tag, sequence) \
-                         SELECT scope, key, tag, sequence FROM posting \
-                         WHERE generation = ? AND scope = ? AND key <= ? ORDER BY key, tag, first",
-                    )?
-                    .execute(slice)?;
-            }
-            self.connection
-                .prepare_cached("DELETE FROM posting WHERE generation = ? AND scope = ? AND key <= ?")?
-                .execute(slice)?;
-        }
-        Ok(())
     }
 
     fn begin_era(&mut self, group: &mut Group, now: Timestamp, tenant: Tenant) -> Result<Written, Stop> {

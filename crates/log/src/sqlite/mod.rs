@@ -2,22 +2,30 @@
 
 mod append;
 mod apply;
+pub(crate) mod block;
 pub(crate) mod connection;
+mod filter;
 mod flush;
 mod group;
+mod growing;
+mod heads;
 mod history;
 mod kept;
 mod letters;
+mod merge;
+mod merging;
 #[cfg(test)]
 mod plans;
 mod pool;
 mod queue;
 pub(crate) mod reader;
+pub(crate) mod run;
 mod seal;
 mod search;
 mod settle;
 mod shared;
 mod start;
+mod trim;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -109,13 +117,13 @@ impl SqliteStore {
         let connection = connection::open_writer(&path, synchronous)?;
         // The names of new files are durable before anything in them is.
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-        let helper = Pool::start("tidings-helper", vec![()]).map_err(io)?;
+        let helper = Pool::start("tidings-helper", vec![connection::open_reader(&path)?]).map_err(io)?;
         let shared = Arc::new(Shared::new(folder.to_path_buf(), helper));
-        let next_position = start::load(&connection, &shared)?;
+        let found = start::load(&connection, &shared)?;
         let readers =
             (0..READERS).map(|_| Reader::open(&path, Arc::clone(&shared))).collect::<Result<Vec<_>, OpenError>>()?;
         let readers = Pool::start("tidings-reader", readers).map_err(io)?;
-        let writer = Writer::new(connection, Arc::clone(&shared), next_position);
+        let writer = Writer::new(connection, Arc::clone(&shared), found);
         let sealer = Reader::open(&path, Arc::clone(&shared))?;
         let writer = Builder::new().name("tidings-writer".to_owned()).spawn(move || writer.run()).map_err(io)?;
         let sealer = Builder::new()

@@ -8,13 +8,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tidings_core::event::{Supplied, subject_of};
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
-use tidings_core::posting::Posting;
 use tidings_core::time::Timestamp;
 
 use super::connection::{OpenError, classify, open_reader};
 use super::{Shared, search};
 use crate::event::{Data, Event, Tenant, encode};
-use crate::index;
 use crate::query::{Order, Page, Query};
 use crate::store::{Appended, Document, Kind, Owner, Unavailable};
 
@@ -147,20 +145,6 @@ impl Reader {
 
 fn select_events(filter: &str) -> String {
     format!("SELECT {EVENT_COLUMNS} FROM event WHERE {filter}")
-}
-
-/// The offsets that one generation of the index has under a posting, ascending.
-pub(crate) fn indexed(connection: &Connection, generation: u64, posting: Posting) -> rusqlite::Result<Vec<u64>> {
-    let sql =
-        "SELECT first, rest FROM posting WHERE generation = ? AND scope = ? AND key = ? AND tag = ? ORDER BY first";
-    let mut select = connection.prepare_cached(sql)?;
-    let (scope, key, tag) = (posting.scope.cast_signed(), posting.key.cast_signed(), posting.tag.cast_signed());
-    let mut rows = select.query([generation.cast_signed(), scope, key, tag])?;
-    let mut offsets = Vec::new();
-    while let Some(row) = rows.next()? {
-        offsets.extend(index::decode(row.get::<_, i64>(0)?.cast_unsigned(), row.get_ref(1)?.as_blob()?));
-    }
-    Ok(offsets)
 }
 
 /// Guards what is served against what the disk has become: every column that an event is made of.

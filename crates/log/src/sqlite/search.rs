@@ -7,15 +7,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rusqlite::params;
 use tidings_core::filter::Filter;
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::posting::{Kind, Posting};
 
-use super::reader::{Reader, indexed};
+use super::reader::Reader;
+use super::run::{self, Range};
 use crate::event::{Event, Tenant};
-use crate::index::{self, GENERATION_BITS};
 use crate::query::{Order, Page, Query};
 
 /// Events that one page looks at, at most: a filter that takes few of them gets a short page with `more`.
@@ -27,8 +26,8 @@ pub(crate) fn by_id(reader: &Reader, tenant: Tenant, id: &EventId) -> rusqlite::
     if let Some(event) = first_with_id(reader, tenant, id, recent)? {
         return Ok(Some(event));
     }
-    for generation in reader.shared.generations(tenant) {
-        let offsets = indexed(&reader.connection, generation, posting)?;
+    for run in reader.shared.runs.list().iter().rev().filter(|run| run.may_have(posting)) {
+        let offsets = run::offsets(&reader.connection, &run.meta, posting, &Range::ALL)?;
         if let Some(event) = first_with_id(reader, tenant, id, offsets)? {
             return Ok(Some(event));
         }
@@ -125,63 +124,37 @@ fn scan(reader: &Reader, query: &Query, through: Offset) -> rusqlite::Result<Pag
 
 fn follow(reader: &Reader, query: &Query, through: Offset, postings: &[Posting]) -> rusqlite::Result<Page> {
     let mut collector = Collector::new(query);
-    let within = |offset: &u64| *offset > query.after.0 && *offset <= through.0;
-    let recent: BTreeSet<u64> = {
+    let mut recent: BTreeSet<u64> = {
         let tail = reader.shared.index.read();
+        let within = |offset: &u64| *offset > query.after.0 && *offset <= through.0;
         postings.iter().flat_map(|posting| tail.offsets(*posting)).filter(within).collect()
     };
-    let mut generations = reader.shared.generations(query.tenant);
-    if query.order == Order::Descending {
-        generations.reverse();
+    // After the tail: what it has given away meanwhile is in a run. What it has not given away yet may be in both.
+    let list = reader.shared.runs.list();
+    let mut covers: Vec<_> = list.iter().filter_map(|run| Some((run, run.meta.cover(query.tenant)?))).collect();
+    if let Some((_, newest)) = covers.last() {
+        recent = recent.split_off(&newest.last.saturating_add(1));
     }
-    let first = query.after.0 >> GENERATION_BITS;
-    let last = through.0 >> GENERATION_BITS;
-    for generation in generations.into_iter().filter(|generation| (first..=last).contains(generation)) {
-        let low = generation << GENERATION_BITS;
-        let high = low + (1 << GENERATION_BITS) - 1;
-        let mut offsets: BTreeSet<u64> = recent.range(low..=high).copied().collect();
-        for posting in postings {
-            offsets.extend(stored(reader, generation, *posting, query, through)?);
+    covers.retain(|(_, cover)| cover.last > query.after.0 && cover.first <= through.0);
+    if query.order == Order::Descending {
+        covers.reverse();
+        if !visit_all(reader, query, &mut collector, std::mem::take(&mut recent))? {
+            return Ok(collector.finish(through));
+        }
+    }
+    // One more than a page looks at tells it that there is more.
+    let range = Range { after: query.after.0, through: through.0, order: query.order, limit: CANDIDATES_MAX + 1 };
+    for (run, _) in covers {
+        let mut offsets = BTreeSet::new();
+        for posting in postings.iter().filter(|posting| run.may_have(**posting)) {
+            offsets.extend(run::offsets(&reader.connection, &run.meta, *posting, &range)?);
         }
         if !visit_all(reader, query, &mut collector, offsets)? {
             return Ok(collector.finish(through));
         }
     }
+    visit_all(reader, query, &mut collector, recent)?;
     Ok(collector.finish(through))
-}
-
-/// The offsets that a generation on disk has for a page, as many as it may look at: rows ascend and do not overlap.
-fn stored(
-    reader: &Reader,
-    generation: u64,
-    posting: Posting,
-    query: &Query,
-    through: Offset,
-) -> rusqlite::Result<Vec<u64>> {
-    let direction = if query.order == Order::Ascending { "ASC" } else { "DESC" };
-    let sql = format!(
-        "SELECT first, rest FROM posting WHERE generation = ?1 AND scope = ?2 AND key = ?3 AND tag = ?4 AND first <= ?6 \
-         AND first >= coalesce((SELECT max(first) FROM posting WHERE generation = ?1 AND scope = ?2 AND key = ?3 AND tag = ?4 \
-         AND first <= ?5), 0) ORDER BY first {direction}"
-    );
-    let mut select = reader.connection.prepare_cached(&sql)?;
-    let mut rows = select.query(params![
-        generation.cast_signed(),
-        posting.scope.cast_signed(),
-        posting.key.cast_signed(),
-        posting.tag.cast_signed(),
-        query.after.0.cast_signed(),
-        through.0.cast_signed()
-    ])?;
-    let mut offsets = Vec::new();
-    // One more than a page looks at tells it that there is more.
-    while offsets.len() <= CANDIDATES_MAX
-        && let Some(row) = rows.next()?
-    {
-        let run = index::decode(row.get::<_, i64>(0)?.cast_unsigned(), row.get_ref(1)?.as_blob()?);
-        offsets.extend(run.into_iter().filter(|offset| *offset > query.after.0 && *offset <= through.0));
-    }
-    Ok(offsets)
 }
 
 fn visit_all(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex, RwLock};
+use rusqlite::Connection;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
@@ -15,9 +16,10 @@ use tokio::sync::watch;
 use super::group::{End, Group};
 use super::pool::Pool;
 use super::queue::{Queue, Task, Work};
+use super::run::Runs;
 use super::seal::{SEAL_EVENTS_MAX, genesis};
 use crate::event::{Event, Tenant};
-use crate::index::{GENERATION_BITS, TailIndex};
+use crate::index::TailIndex;
 use crate::store::{Extent, Seal, Unavailable};
 use crate::tail::Tail;
 
@@ -26,8 +28,9 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) tail: Tail,
     pub(crate) index: RwLock<TailIndex>,
-    /// Sorts and frees what would hold up the writer.
-    pub(crate) helper: Pool<()>,
+    pub(crate) runs: Runs,
+    /// Sorts, merges and frees what would hold up the writer.
+    pub(crate) helper: Pool<Connection>,
     tenants: RwLock<Tenants>,
     sealer: Sealer,
     fence: watch::Sender<Option<Arc<str>>>,
@@ -64,12 +67,13 @@ struct Sealer {
 }
 
 impl Shared {
-    pub(crate) fn new(folder: PathBuf, helper: Pool<()>) -> Self {
+    pub(crate) fn new(folder: PathBuf, helper: Pool<Connection>) -> Self {
         Self {
             folder,
             queue: Queue::default(),
             tail: Tail::default(),
             index: RwLock::default(),
+            runs: Runs::default(),
             helper,
             tenants: RwLock::default(),
             sealer: Sealer::default(),
@@ -121,25 +125,6 @@ impl Shared {
 
     pub(crate) fn last_seal(&self, tenant: Tenant) -> Seal {
         self.tenants.read().states.get(&tenant).map_or_else(genesis, |state| state.sealed)
-    }
-
-    /// The generations of the index that can hold a tenant's events, oldest first. Eras leave gaps between them.
-    pub(crate) fn generations(&self, tenant: Tenant) -> Vec<u64> {
-        let tenants = self.tenants.read();
-        let Some(state) = tenants.states.get(&tenant) else { return Vec::new() };
-        let mut all = Vec::new();
-        let mut start = state.extent.first.0;
-        for era in &state.eras {
-            if start <= era.previous.0 {
-                all.extend(start >> GENERATION_BITS..=era.previous.0 >> GENERATION_BITS);
-            }
-            start = start.max(era.first.0);
-        }
-        if start <= state.extent.head.0 {
-            all.extend(start >> GENERATION_BITS..=state.extent.head.0 >> GENERATION_BITS);
-        }
-        all.dedup();
-        all
     }
 
     pub(crate) fn replaced_by(&self, tenant: Tenant, cursor: Offset) -> Option<Offset> {

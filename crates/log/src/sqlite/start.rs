@@ -1,5 +1,7 @@
 //! Start: what the file holds becomes what the writer knows. Only the tail that is not indexed yet is read.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, params};
 use tidings_core::event::subject_of;
 use tidings_core::offset::Offset;
@@ -8,13 +10,23 @@ use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 
 use super::connection::OpenError;
+use super::filter::Filter;
+use super::run::{self, FILTERS_BYTES_MAX, Run};
 use super::seal::genesis;
 use super::{Era, Shared, TenantState};
 use crate::event::Tenant;
 use crate::store::{Extent, Seal};
 
-/// Reads the tenants and replays the tail; returns the next position.
-pub(crate) fn load(connection: &Connection, shared: &Shared) -> Result<u64, OpenError> {
+/// What the writer goes on from.
+pub(crate) struct Found {
+    pub(crate) next_position: u64,
+    pub(crate) next_run: u64,
+    /// Runs that have rows and do not exist: a flush or a merge did not come to its end, or what it replaced is not gone.
+    pub(crate) orphans: Vec<u64>,
+}
+
+/// Reads the tenants and the runs of the index, and replays the tail.
+pub(crate) fn load(connection: &Connection, shared: &Shared) -> Result<Found, OpenError> {
     let mut tenants = connection.prepare("SELECT number, name, first, recorded_ms FROM tenant ORDER BY number")?;
     let rows = tenants.query_map([], |row| {
         Ok((
@@ -32,7 +44,31 @@ pub(crate) fn load(connection: &Connection, shared: &Shared) -> Result<u64, Open
     let indexed_through: i64 =
         connection.query_row("SELECT value FROM mark WHERE name = 'indexed_through'", [], |row| row.get(0))?;
     let last = replay(connection, shared, indexed_through)?;
-    Ok(last.max(indexed_through.cast_unsigned()) + 1)
+    let runs = runs(connection)?;
+    let numbers = run::numbers(connection)?;
+    let is_run = |number: &u64| runs.iter().any(|run| run.meta.number == *number);
+    let orphans = numbers.iter().copied().filter(|number| !is_run(number)).collect();
+    let next_run = numbers.last().map_or(1, |last| last + 1);
+    shared.runs.replace(&[], runs);
+    Ok(Found { next_position: last.max(indexed_through.cast_unsigned()) + 1, next_run, orphans })
+}
+
+/// The runs, the newest with their filters, as many as memory has room for.
+fn runs(connection: &Connection) -> Result<Vec<Run>, OpenError> {
+    let mut room = FILTERS_BYTES_MAX;
+    let mut runs = Vec::new();
+    for meta in run::runs(connection)?.into_iter().rev() {
+        let filter = match run::filter(connection, meta.number, room) {
+            Ok(filter) => filter,
+            Err(error) => {
+                tracing::warn!(%error, run = meta.number, "a run of the index goes without its filter");
+                None
+            }
+        };
+        room -= filter.as_ref().map_or(0, Filter::bytes).min(room);
+        runs.push(Run { meta: Arc::new(meta), filter: filter.map(Arc::new) });
+    }
+    Ok(runs)
 }
 
 fn tenant(
@@ -89,7 +125,7 @@ fn replay(connection: &Connection, shared: &Shared, indexed_through: i64) -> Res
         let (subject, sequence) = subject_of(row.get_ref(3)?.as_blob().unwrap_or_default())
             .map_err(|error| OpenError::Damaged(format!("event at position {last}: {error}")))?;
         let (postings, aggregate) = postings(tenant.0, &subject);
-        index.add(last, offset, &postings, aggregate.zip(sequence));
+        index.add(last, (tenant, offset), &postings, aggregate.zip(sequence));
     }
     Ok(last)
 }

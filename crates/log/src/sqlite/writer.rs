@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use rusqlite::Connection;
-use tidings_core::posting::Posting;
 use tidings_core::time::Timestamp;
 
 use super::Shared;
+use super::block;
 use super::connection::{BUSY_TIMEOUT, classify, close_without_checkpoint};
-use super::flush::{Flush, HeadCache};
+use super::flush::Flush;
 use super::group::Group;
+use super::heads::HeadCache;
+use super::merging::Merging;
 use super::queue::{Task, Unit, Work};
 use super::reader;
+use super::start::Found;
 use crate::answers::{self, Asker, Outcome};
 use crate::event::Tenant;
 use crate::store::{CommitError, Refusal, Unavailable, Write, Written};
@@ -35,6 +38,8 @@ pub(crate) struct Writer {
     pub(crate) next_position: u64,
     pub(crate) heads: HeadCache,
     pub(crate) flush: Flush,
+    pub(crate) merging: Merging,
+    next_run: u64,
     /// The time of the newest unit.
     pub(crate) now: Timestamp,
     pub(crate) requests_swept: Timestamp,
@@ -77,6 +82,7 @@ impl From<rusqlite::Error> for Stop {
         match reader::damaged(&error) {
             // Met before the unit wrote anything that a savepoint does not undo: the neighbours go on.
             Some(offset) => Self::Declined(Unavailable::Damaged(offset)),
+            None if block::is_damaged(&error) => Self::Declined(Unavailable::Trouble(error.to_string().into())),
             None => Self::Failed(error),
         }
     }
@@ -85,13 +91,15 @@ impl From<rusqlite::Error> for Stop {
 type Answers = Vec<(Asker, Outcome)>;
 
 impl Writer {
-    pub(crate) fn new(connection: Connection, shared: Arc<Shared>, next_position: u64) -> Self {
+    pub(crate) fn new(connection: Connection, shared: Arc<Shared>, found: Found) -> Self {
         Self {
             connection,
             shared,
-            next_position,
+            next_position: found.next_position,
             heads: HeadCache::default(),
             flush: Flush::default(),
+            merging: Merging::new(found.orphans),
+            next_run: found.next_run,
             now: Timestamp::from_millis(0),
             requests_swept: Timestamp::from_millis(0),
             history_walked: HashMap::default(),
@@ -109,9 +117,10 @@ impl Writer {
         let _watch = PanicWatch(Arc::clone(&self.shared));
         self.look_at_disk();
         loop {
-            let patience = self.flush_wait().unwrap_or(IDLE);
-            let outcome = match self.shared.queue.take(patience) {
+            let wait = self.index_wait();
+            let outcome = match self.shared.queue.take(wait.unwrap_or(IDLE)) {
                 Work::Tasks(tasks) => self.commit(tasks),
+                Work::Idle if wait.is_some() => self.go_on(),
                 Work::Idle => self.idle(),
                 Work::Closed => break,
             };
@@ -188,16 +197,16 @@ impl Writer {
             failed = self.release(group).map_err(|error| classify(&error)).err();
         }
         if failed.is_none() {
-            failed = self.flush_slice().map_err(|error| classify(&error)).err();
+            failed = self.index_slice().map_err(|error| classify(&error)).err();
         }
         if failed.is_none() {
             failed = self.run_cached("COMMIT").map_err(|error| classify(&error)).err();
         }
         let Some(failed) = failed else {
-            self.flush_committed();
+            self.index_committed();
             return Ok(());
         };
-        self.flush_failed();
+        self.index_failed();
         if !self.connection.is_autocommit() {
             // A rollback that fails changes nothing: the group was not committed either way.
             let _ = self.connection.execute_batch("ROLLBACK");
@@ -250,7 +259,7 @@ impl Writer {
         {
             let mut index = self.shared.index.write();
             for fresh in &group.fresh {
-                index.add(fresh.position, fresh.event.offset, &fresh.postings, fresh.head());
+                index.add(fresh.position, (fresh.event.tenant, fresh.event.offset), &fresh.postings, fresh.head());
                 self.unchecked_bytes +=
                     fresh.event.header.len() + fresh.event.bytes().map_or(0, bytes::Bytes::len) + 96;
             }
@@ -262,6 +271,9 @@ impl Writer {
             self.shared.tail.replace(Arc::clone(event));
         }
         self.shared.apply(group);
+        if !group.trimmed.is_empty() {
+            self.merging.look();
+        }
         for (tenant, first) in &group.trimmed {
             self.shared.tail.forget(*tenant, *first);
         }
@@ -304,8 +316,14 @@ impl Writer {
             self.empty_wal()?;
         }
         self.flush_begin(1);
+        self.go_on()
+    }
+
+    /// Uses a moment without tasks for the index.
+    fn go_on(&mut self) -> Result<(), Unavailable> {
         self.flush_receive();
-        if self.flush_pending() { self.commit(Vec::new()) } else { Ok(()) }
+        self.merging.receive();
+        if self.index_pending() { self.commit(Vec::new()) } else { Ok(()) }
     }
 
     fn checkpoint(&mut self) -> Result<(), Unavailable> {
@@ -329,19 +347,9 @@ impl Writer {
         self.unchecked_bytes += bytes;
     }
 
-    /// The last sequence number of an aggregate, 0 if it is new.
-    pub(crate) fn aggregate_head(&mut self, group: &Group, tenant: Tenant, key: Posting) -> Result<u64, Stop> {
-        if let Some(sequence) = group.head(key) {
-            return Ok(sequence);
-        }
-        if let Some(sequence) = self.shared.index.read().head(key) {
-            return Ok(sequence);
-        }
-        if let Some(sequence) = self.heads.get(key) {
-            return Ok(sequence);
-        }
-        let sequence = self.stored_head(tenant, key)?;
-        self.heads.put(key, sequence);
-        Ok(sequence)
+    pub(crate) fn take_run_number(&mut self) -> u64 {
+        let number = self.next_run;
+        self.next_run += 1;
+        number
     }
 }

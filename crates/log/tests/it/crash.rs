@@ -10,7 +10,7 @@ use tidings_log::sqlite::log_path;
 use tidings_log::store::Store;
 use tidings_log::{Page, Tenant};
 
-use crate::folder::{Folder, add_tenant, append, event, fill, ids};
+use crate::folder::{Folder, add_tenant, append, event, fill, ids, is_indexed, until};
 
 /// Bytes of a frame of the WAL: a page and its header, after the header of the file.
 const FRAME_BYTES: u64 = 4_096 + 24;
@@ -72,38 +72,85 @@ async fn a_crash_in_the_middle_of_a_flush_loses_no_way_to_an_event() {
     let folder = Folder::new();
     let store = folder.open_store();
     let tenant = add_tenant(&*store, "acme").await;
+    let pin = Pin::new(&folder);
     fill(&*store, tenant, "e", 17_000).await;
-    let mut crashes = Vec::new();
+    let flushed = |connection: &Connection| {
+        let sql = "SELECT value > 0 FROM mark WHERE name = 'indexed_through'";
+        connection.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap()
+    };
     let mut more = 0;
-    while crashes.len() < 4 && !is_flushed(&folder.reader()) {
+    while !flushed(&folder.reader()) {
         append(&*store, tenant, vec![event(tenant, &format!("m{more}"), "1")]).await;
         more += 1;
-        let copy = folder.copy();
-        if is_flushing(&copy.reader()) {
-            crashes.push((copy, 17_000 + more));
-        }
     }
-    assert!(!crashes.is_empty(), "no flush was seen under way");
-    drop(store);
-    for (crashed, count) in crashes {
+    crash_and_check(&folder.copy(), &pin, tenant).await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_merge_loses_no_way_to_an_event() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = add_tenant(&*store, "acme").await;
+    let levels = |connection: &Connection| {
+        connection.query_row("SELECT max(level) FROM run", [], |row| row.get::<_, u8>(0)).unwrap()
+    };
+    let pin = Pin::new(&folder);
+    let mut count = 0;
+    while count == 0 || levels(&folder.reader()) == 0 {
+        fill(&*store, tenant, &format!("r{count}_"), 2_100).await;
+        count += 2_100;
+        until(&folder.reader(), is_indexed).await;
+    }
+    crash_and_check(&folder.copy(), &pin, tenant).await;
+}
+
+/// A reader in the middle of the WAL: what comes after it is in the WAL alone, however much it is.
+struct Pin {
+    _connection: Connection,
+    frames: u64,
+}
+
+impl Pin {
+    fn new(folder: &Folder) -> Self {
+        let connection = folder.reader();
+        connection.execute_batch("BEGIN; SELECT * FROM mark").unwrap();
+        let wal = std::fs::metadata(folder.path().join("log.db-wal")).unwrap().len();
+        Self { _connection: connection, frames: wal / FRAME_BYTES }
+    }
+}
+
+/// Lets the writing of the index end in the middle, at several places, and looks whether all is found then.
+async fn crash_and_check(folder: &Folder, pin: &Pin, tenant: Tenant) {
+    let wal = std::fs::read(folder.path().join("log.db-wal")).unwrap();
+    let mut seen = 0;
+    for frames in (pin.frames..=wal.len() as u64 / FRAME_BYTES).rev().step_by(37) {
+        let crashed = folder.copy_closed();
+        let cut = usize::try_from(HEADER_BYTES + frames * FRAME_BYTES).unwrap();
+        std::fs::write(crashed.path().join("log.db-wal"), &wal[..cut]).unwrap();
+        if !has_orphans(&crashed.reader()) {
+            continue;
+        }
+        seen += 1;
         let store = crashed.open_store();
+        let count = usize::try_from(store.extent(tenant).head.0).unwrap();
         check(&*store, tenant, count).await;
         crashed.rest().await;
+        assert!(!has_orphans(&crashed.reader()));
         check(&*store, tenant, count).await;
         drop(store);
         check(&*crashed.open_store(), tenant, count).await;
         assert!(crashed.verify().is_whole());
+        if seen == 5 {
+            break;
+        }
     }
+    assert!(seen > 0, "nothing was seen under way");
 }
 
-/// Whether the index has rows that its mark does not vouch for.
-fn is_flushing(connection: &Connection) -> bool {
-    let sql = "SELECT EXISTS (SELECT 1 FROM posting) AND (SELECT value FROM mark WHERE name = 'indexed_through') = 0";
+/// Whether the index has rows of runs that do not exist.
+fn has_orphans(connection: &Connection) -> bool {
+    let sql = "SELECT EXISTS (SELECT 1 FROM run_block WHERE run NOT IN (SELECT number FROM run))";
     connection.query_row(sql, [], |row| row.get(0)).unwrap()
-}
-
-fn is_flushed(connection: &Connection) -> bool {
-    connection.query_row("SELECT value > 0 FROM mark WHERE name = 'indexed_through'", [], |row| row.get(0)).unwrap()
 }
 
 async fn check(store: &dyn Store, tenant: Tenant, count: usize) {
@@ -114,9 +161,11 @@ async fn check(store: &dyn Store, tenant: Tenant, count: usize) {
     let Page { events, more, .. } = store.read(query.clone()).await.unwrap();
     assert!(more);
     assert!(events.iter().map(|event| event.offset.0).eq((0..1_000).map(|n| count as u64 - n)));
-    let again = (0..17_000).step_by(97).map(|number| event(tenant, &format!("e{number}"), "{\"n\":1}")).collect();
-    for again in append(store, tenant, again).await {
-        assert!(again.duplicate, "{} was forgotten", again.id);
+    for found in store.read(Query::after(tenant, Offset(0), 1_000)).await.unwrap().events.iter().step_by(13) {
+        let id = &found.subject.id;
+        let again = append(store, tenant, vec![event(tenant, id.as_str(), "{\"n\":1}")]).await.remove(0);
+        assert_eq!((again.offset, again.duplicate), (found.offset, true), "{id} was forgotten");
+        assert_eq!(store.find(tenant, id).await.unwrap().unwrap().offset, found.offset);
     }
     for number in 0..10 {
         let aggregate = Some(format!("order_{number}").try_into().unwrap());

@@ -98,12 +98,31 @@ impl Engine for Folder {
     }
 }
 
-/// Whether every event is sealed and indexed on disk.
+/// Whether every event is sealed and indexed on disk, and the index has no rows that it does not need.
 fn at_rest(connection: &Connection) -> bool {
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM event WHERE position > (SELECT value FROM mark WHERE name = 'indexed_through')) \
                AND NOT EXISTS (SELECT 1 FROM tenant AS t JOIN event AS e ON e.tenant = t.number \
-               WHERE e.offset > coalesce((SELECT max(last) FROM seal WHERE tenant = t.number), 0))";
+               WHERE e.offset > coalesce((SELECT max(last) FROM seal WHERE tenant = t.number), 0)) \
+               AND NOT EXISTS (SELECT 1 FROM run_block WHERE run NOT IN (SELECT number FROM run)) \
+               AND NOT EXISTS (SELECT 1 FROM run GROUP BY level HAVING count(*) >= 8)";
     connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Whether every event is indexed on disk.
+pub(crate) fn is_indexed(connection: &Connection) -> bool {
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM event WHERE position > (SELECT value FROM mark WHERE name = 'indexed_through'))";
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Waits until the file is as it should be.
+pub(crate) async fn until(connection: &Connection, is_so: impl Fn(&Connection) -> bool) {
+    for _ in 0..PATIENCE.as_millis() / LOOK_EVERY.as_millis() {
+        if is_so(connection) {
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    panic!("it never came to be");
 }
 
 /// A seal is in the file a moment before the store speaks of it.

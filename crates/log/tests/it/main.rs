@@ -9,6 +9,8 @@ mod deliveries;
 #[cfg(test)]
 mod folder;
 #[cfg(test)]
+mod index;
+#[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod memory;

@@ -87,14 +87,18 @@ fn order(case: &mut Case<'_>) {
     let delivered = delivered(case);
     let parks = case.settings.on_exhausted == OnExhausted::Park;
     let mut given_up: BTreeMap<Offset, Timestamp> = BTreeMap::new();
-    for letter in case.letters {
-        let at = match (parks, &letter.state) {
-            (false, _) => letter.at,
-            (true, DeadState::Discarded { at, .. }) => *at,
-            (true, _) => continue,
-        };
-        let first = given_up.entry(letter.offset).or_insert(at);
+    let mut give_up = |offset: Offset, at: Timestamp| {
+        let first = given_up.entry(offset).or_insert(at);
         *first = at.min(*first);
+    };
+    for letter in case.letters.iter().filter(|_| parks) {
+        if let DeadState::Discarded { at, .. } = &letter.state {
+            give_up(letter.offset, *at);
+        }
+    }
+    // A letter tells the last time that a delivery was given up, the history the first.
+    for (offset, _, ended) in ends(case).into_iter().filter(|_| !parks) {
+        give_up(offset, ended);
     }
     let never = Timestamp::from_millis(i64::MAX);
     let settled = |offset: &Offset| {
@@ -162,16 +166,23 @@ fn twice(case: &mut Case<'_>) {
     }
 }
 
+/// The attempts with which deliveries were given up: of which event, which number, and when they ended.
+fn ends(case: &Case<'_>) -> Vec<(Offset, u32, Timestamp)> {
+    let last = u32::try_from(case.settings.schedule.steps().len() + 1).unwrap_or(u32::MAX);
+    let ends = case.history.iter().filter_map(|told| {
+        let (ended, outcome) = case.seen[told.seen?].ended.as_ref()?;
+        let rejected = matches!(outcome, Outcome::Reject { .. });
+        let given_up = told.attempt.reason.is_some() && (rejected || told.attempt.number >= last);
+        given_up.then_some((told.attempt.offset, told.attempt.number, *ended))
+    });
+    ends.collect()
+}
+
 /// For each delivery that was given up there is a dead letter, and for each dead letter such a delivery.
 fn letters(case: &mut Case<'_>) {
-    let last = u32::try_from(case.settings.schedule.steps().len() + 1).unwrap_or(u32::MAX);
     let mut ends: BTreeMap<Offset, Vec<u32>> = BTreeMap::new();
-    for told in &case.history {
-        let outcome = told.seen.and_then(|place| case.seen[place].ended.as_ref()).map(|(_, outcome)| outcome);
-        let rejected = matches!(outcome, Some(Outcome::Reject { .. }));
-        if told.attempt.reason.is_some() && (rejected || told.attempt.number >= last) {
-            ends.entry(told.attempt.offset).or_default().push(told.attempt.number);
-        }
+    for (offset, number, _) in self::ends(case) {
+        ends.entry(offset).or_default().push(number);
     }
     told(case, &ends);
     let mut found: BTreeMap<Offset, Vec<u32>> = BTreeMap::new();
@@ -184,7 +195,10 @@ fn letters(case: &mut Case<'_>) {
         ends.sort_unstable();
         found.sort_unstable();
         // Given up again while its letter is open, it has still one.
-        let again = case.run.notes.iter().any(|note| note.hook == case.hook && note.order == Order::ReplayAll);
+        let again =
+            case.run.notes.iter().any(|note| {
+                note.hook == case.hook && matches!(note.order, Order::ReplayAll | Order::ReplayUndelivered)
+            });
         let fits =
             ends == found || (again && !found.is_empty() && found.iter().all(|attempts| ends.contains(attempts)));
         if !fits {

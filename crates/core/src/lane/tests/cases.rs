@@ -1,1 +1,252 @@
 //! Single cases of a lane.
+
+use super::*;
+use crate::rate::Rate;
+
+const MINUTE: i64 = 60_000;
+
+fn minutes(minutes: i64) -> Timestamp {
+    Timestamp::from_millis(minutes * MINUTE)
+}
+
+fn settings() -> Settings {
+    Settings { max_concurrency: 16, deactivate_after: Some(5), ..Settings::default() }
+}
+
+/// A lane at the beginning, with events 1 to `count`, each of an aggregate of its own.
+fn lane(settings: Settings, count: u64) -> Lane {
+    let mut lane = Lane::new(settings, Standing::default(), Offset(0), Acks::default(), [], minutes(0));
+    (1..=count).for_each(|offset| assert!(lane.offer(Offset(offset), Some(offset))));
+    lane
+}
+
+fn failed() -> Outcome {
+    Outcome::Retry { reason: "status 503".into(), answer: Answer::default(), retry_after: None }
+}
+
+fn settle(lane: &mut Lane, send: &Send, outcome: Outcome, now: Timestamp) {
+    let attempted = Attempted { offset: send.offset, began: now, ended: now, operational: false };
+    lane.settle(attempted, outcome, 0.0);
+}
+
+/// Sends everything that may go at `now`, with one outcome; answers what was sent.
+fn all(lane: &mut Lane, outcome: &Outcome, now: Timestamp) -> Vec<(u64, u32)> {
+    let mut sent = Vec::new();
+    while let Some(send) = lane.next(now) {
+        settle(lane, &send, outcome.clone(), now);
+        sent.push((send.offset.0, send.attempt));
+        commit(lane);
+    }
+    sent
+}
+
+fn commit(lane: &mut Lane) -> Changes {
+    let changes = lane.take_changes().unwrap_or_default();
+    lane.committed();
+    changes
+}
+
+#[test]
+fn a_dead_endpoint_gets_one_probe_a_step_and_is_deactivated_at_the_fifth() {
+    let mut lane = lane(settings(), 100);
+    assert_eq!(all(&mut lane, &failed(), minutes(0)), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
+    let mut at = 0;
+    for (step, offset) in [(1, 6), (5, 7), (30, 8)] {
+        at += step;
+        assert_eq!(lane.wake_at(minutes(at - 1)), Some(minutes(at)), "never early");
+        assert_eq!(all(&mut lane, &failed(), minutes(at - 1)), []);
+        // Of those that may be sent the one with the fewest attempts, the oldest first.
+        assert_eq!(all(&mut lane, &failed(), minutes(at)), [(offset, 1)]);
+        assert!(lane.standing().is_active());
+    }
+    assert_eq!(all(&mut lane, &failed(), minutes(156)), [(9, 1)]);
+    assert_eq!(lane.standing().status.name(), "deactivated");
+    assert_eq!(all(&mut lane, &failed(), minutes(10_000)), []);
+    lane.activate();
+    let delivered = Outcome::Delivered(Answer::default());
+    let sent: Vec<_> = all(&mut lane, &delivered, minutes(10_000)).into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(sent.len(), 100, "all that waited");
+}
+
+#[test]
+fn a_poison_event_alone_deactivates_at_the_fifth_and_dies_at_its_sixth() {
+    let mut lane = lane(settings(), 1);
+    for (at, attempt) in [(0, 1), (1, 2), (6, 3), (36, 4), (156, 5)] {
+        assert_eq!(all(&mut lane, &failed(), minutes(at)), [(1, attempt)]);
+    }
+    assert_eq!(lane.standing().status.name(), "deactivated");
+    lane.activate();
+    let day = 156 + 24 * 60;
+    assert_eq!(all(&mut lane, &failed(), minutes(day - 1)), []);
+    let send = lane.next(minutes(day)).unwrap();
+    assert_eq!(send.attempt, 6);
+    settle(&mut lane, &send, failed(), minutes(day));
+    let changes = commit(&mut lane);
+    assert_eq!((changes.dead.len(), changes.dead[0].attempts), (1, 6));
+    assert!(lane.standing().is_active());
+}
+
+#[test]
+fn a_poison_event_among_successes_deactivates_nothing() {
+    let mut lane = lane(settings(), 1);
+    let mut dead = 0;
+    let mut next = 2;
+    for minute in 0..=1_700 {
+        while let Some(send) = lane.next(minutes(minute)) {
+            let outcome = if send.offset == Offset(1) { failed() } else { Outcome::Delivered(Answer::default()) };
+            settle(&mut lane, &send, outcome, minutes(minute));
+            dead += commit(&mut lane).dead.len();
+        }
+        lane.offer(Offset(next), Some(next));
+        next += 1;
+    }
+    assert_eq!(dead, 1);
+    assert!(lane.standing().is_active());
+}
+
+#[test]
+fn gone_deactivates_at_once_and_its_event_waits() {
+    let mut lane = lane(settings(), 2);
+    let send = lane.next(minutes(0)).unwrap();
+    settle(&mut lane, &send, Outcome::Gone { answer: Answer::default() }, minutes(0));
+    assert_eq!(all(&mut lane, &failed(), minutes(1)), []);
+    let changes = commit(&mut lane);
+    assert!(matches!(&changes.notices[..], [Notice::Deactivated { .. }]));
+    assert_eq!(changes.rows.len(), 1);
+    assert_eq!(changes.standing.unwrap().status.name(), "deactivated");
+}
+
+#[test]
+fn retry_after_pushes_the_attempt_and_the_probe() {
+    let mut lane = lane(settings(), 5);
+    let asked = Outcome::Retry {
+        reason: "status 429".into(),
+        answer: Answer::default(),
+        retry_after: Some(Duration::from_mins(10)),
+    };
+    assert_eq!(all(&mut lane, &asked, minutes(0)).len(), 5);
+    assert_eq!(all(&mut lane, &asked, minutes(9)), []);
+    assert_eq!(all(&mut lane, &asked, minutes(10)).len(), 1);
+}
+
+/// A lane whose events all are of one aggregate, with 1 parked.
+fn parked(count: u64) -> Lane {
+    let settings = Settings {
+        schedule: Schedule::new(vec![Duration::from_secs(1)]).unwrap(),
+        on_exhausted: OnExhausted::Park,
+        deactivate_after: None,
+        ..settings()
+    };
+    let mut lane = Lane::new(settings, Standing::default(), Offset(0), Acks::default(), [], minutes(0));
+    (1..=count).for_each(|offset| assert!(lane.offer(Offset(offset), Some(7)) || offset > 1_024));
+    assert_eq!(all(&mut lane, &failed(), minutes(0)), [(1, 1)]);
+    assert_eq!(all(&mut lane, &failed(), minutes(1)), [(1, 2)]);
+    assert_eq!((lane.parked(), lane.rows()), (1, 1));
+    lane
+}
+
+/// Reads again what waited.
+fn follow(lane: &mut Lane) {
+    while let Some(follow) = lane.follow() {
+        let offsets: Vec<_> = (follow.after.0 + 1..=follow.through.0).map(Offset).collect();
+        lane.followed(follow, &offsets, follow.through);
+    }
+}
+
+#[test]
+fn a_parked_aggregate_waits_without_attempts_and_costs_one_row() {
+    let mut lane = parked(5_000);
+    assert_eq!(all(&mut lane, &failed(), minutes(100_000)), []);
+    assert_eq!((lane.cursor(), lane.rows()), (Offset(5_000), 1));
+    assert!(lane.release(Offset(1)), "somebody discards the dead letter");
+    commit(&mut lane);
+    follow(&mut lane);
+    let delivered = Outcome::Delivered(Answer::default());
+    let sent: Vec<_> = all(&mut lane, &delivered, minutes(100_000)).into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(sent, (2..=5_000).collect::<Vec<_>>());
+    assert_eq!(lane.rows(), 0);
+}
+
+#[test]
+fn a_parked_event_that_is_revived_starts_anew_and_comes_first() {
+    let mut lane = parked(3);
+    assert!(lane.revive(Offset(1), Some(7), None));
+    assert!(!lane.revive(Offset(2), Some(7), None), "it is still to come");
+    commit(&mut lane);
+    let delivered = Outcome::Delivered(Answer::default());
+    assert_eq!(all(&mut lane, &delivered, minutes(2)), [(1, 1)]);
+    follow(&mut lane);
+    assert_eq!(all(&mut lane, &delivered, minutes(2)), [(2, 1), (3, 1)]);
+}
+
+#[test]
+fn replays_take_a_fifth_of_the_room_and_keep_to_the_key_lock() {
+    let mut lane = lane(settings(), 40);
+    let delivered = Outcome::Delivered(Answer::default());
+    assert_eq!(all(&mut lane, &delivered, minutes(0)).len(), 40);
+    for offset in 1..=40 {
+        assert!(lane.revive(Offset(offset), Some(offset), Some("rp".into())));
+    }
+    commit(&mut lane);
+    // 41 to 60 are of the aggregates of 1 to 20, whose replays come first; 61 to 80 of others.
+    for offset in 41..=80 {
+        let key = if offset <= 60 { offset - 40 } else { offset };
+        assert!(lane.offer(Offset(offset), Some(key)));
+    }
+    let sends: Vec<_> = std::iter::from_fn(|| lane.next(minutes(1))).collect();
+    let (replays, live): (Vec<_>, Vec<_>) = sends.iter().partition(|send| send.replay.is_some());
+    assert_eq!((replays.len(), live.len()), (3, 13));
+    assert!(live.iter().all(|send| send.offset > Offset(60)));
+}
+
+#[test]
+fn what_is_jumped_over_is_skipped_and_what_lies_ahead_again_is_sent_again() {
+    let mut lane = lane(settings(), 20);
+    lane.pause(minutes(0));
+    commit(&mut lane);
+    assert!(lane.jump(Offset(15)));
+    lane.activate();
+    let changes = commit(&mut lane);
+    let standing = changes.standing.unwrap();
+    assert_eq!(
+        (changes.cursor, standing.has_skipped(Offset(15)), standing.has_skipped(Offset(16))),
+        (Offset(15), true, false)
+    );
+    (16..=20).for_each(|offset| assert!(lane.offer(Offset(offset), Some(offset))));
+    let delivered = Outcome::Delivered(Answer::default());
+    assert_eq!(all(&mut lane, &delivered, minutes(0)).len(), 5);
+    lane.pause(minutes(1));
+    commit(&mut lane);
+    assert!(lane.jump(Offset(10)));
+    lane.activate();
+    assert_eq!(commit(&mut lane).cursor, Offset(10));
+    (11..=20).for_each(|offset| assert!(lane.offer(Offset(offset), Some(offset))));
+    assert_eq!(all(&mut lane, &delivered, minutes(1)).len(), 10);
+}
+
+#[test]
+fn a_rate_is_kept_whatever_waits() {
+    let mut lane = lane(Settings { rate: Some(Rate::parse("10/s").unwrap()), ..settings() }, 100);
+    let delivered = Outcome::Delivered(Answer::default());
+    assert_eq!(all(&mut lane, &delivered, Timestamp::from_millis(0)).len(), 10);
+    assert_eq!(lane.wake_at(Timestamp::from_millis(0)), Some(Timestamp::from_millis(100)));
+    assert_eq!(all(&mut lane, &delivered, Timestamp::from_millis(500)).len(), 5);
+}
+
+#[test]
+fn one_slow_answer_does_not_hold_up_what_is_acknowledged() {
+    let mut lane = lane(settings(), 600);
+    let slow = lane.next(minutes(0)).unwrap();
+    assert_eq!(slow.offset, Offset(1));
+    let delivered = Outcome::Delivered(Answer::default());
+    assert_eq!(all(&mut lane, &delivered, minutes(0)).len(), 599);
+    assert_eq!((lane.unsettled(), lane.cursor()), (1, Offset(0)), "all but the slow one are committed");
+    for offset in 601..=ACKS_SPAN + 700 {
+        lane.offer(Offset(offset), None);
+        all(&mut lane, &delivered, minutes(0));
+    }
+    assert_eq!(lane.rows(), 1, "the bitmap is full: the slow one has a row");
+    settle(&mut lane, &slow, Outcome::Delivered(Answer::default()), minutes(1));
+    commit(&mut lane);
+    assert_eq!((lane.rows(), lane.cursor()), (0, Offset(ACKS_SPAN + 700)));
+}

@@ -147,7 +147,9 @@ impl Runner {
         let set = self.signals.flush.as_ref().map(|(pace, _)| *pace);
         let unsaid = !self.committing.own && !self.lane.is_current();
         let pace = match set {
-            None | Some(Pace::Lazily) if self.committing.ledger.attempts() > 0 => Some((Pace::Soon, SOON)),
+            None | Some(Pace::Lazily) if self.committing.ledger.attempts() > 0 || self.lane.is_changed() => {
+                Some((Pace::Soon, SOON))
+            }
             None if self.lane.uncommitted() > 0 && self.committing.own || unsaid => Some((Pace::Lazily, LAZILY)),
             None if self.lane.is_current() => Some((Pace::Lazily, LINGER)),
             _ => None,

@@ -68,6 +68,8 @@ fn talk(stream: TcpStream, mails: &(Mutex<Vec<Mail>>, Condvar)) -> std::io::Resu
                     }
                     mail.text.push_str(&line);
                 }
+                // What the encoding broke into lines is whole again.
+                mail.text = mail.text.replace("=\r\n", "");
                 mails.0.lock().unwrap().push(mail.clone());
                 mails.1.notify_all();
                 mail.text.clear();
