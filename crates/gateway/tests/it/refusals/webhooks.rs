@@ -93,9 +93,9 @@ fn a_change_or_a_command_that_breaks_a_rule_is_refused_by_the_name_of_the_field(
     let server = Server::dev();
     let client = server.client();
     let made = client.post("/webhooks", r#"{"url":"http://127.0.0.1:9/hooks"}"#).expect(201).json();
-    let path = |more: &str| format!("/webhooks/{}{more}", made["id"].as_str().unwrap());
-    let patch = |body: &str, names| Case::new("PATCH", path(""), BODY, names).body(JSON, body);
-    let post = |command: &str, body: &str, names| Case::new("POST", path(command), BODY, names).body(JSON, body);
+    let at = |more: &str| format!("/webhooks/{}{more}", made["id"].as_str().unwrap());
+    let patch = |body: &str, names| Case::new("PATCH", at(""), BODY, names).body(JSON, body);
+    let post = |command: &str, body: &str, names| Case::new("POST", at(command), BODY, names).body(JSON, body);
     let dead = |command: &str, body: &str, names| {
         Case::new("POST", format!("/dead-letters/{command}"), BODY, names).body(JSON, body)
     };
@@ -119,18 +119,18 @@ fn a_change_or_a_command_that_breaks_a_rule_is_refused_by_the_name_of_the_field(
             patch(r#"{"headers":{"webhook-id":"x"}}"#, "/headers"),
             patch(r#"{"timeout":"21s"}"#, "/timeout"),
             patch(r#"{"deactivateAfter":0}"#, "/deactivateAfter"),
-            Case::new("PATCH", path(""), MEDIA, "merge-patch").body("text/plain", "{}"),
-            Case::new("PATCH", path(""), MALFORMED, "").body(JSON, ""),
-            Case::new("PATCH", path(""), DUPLICATE, "url").body(JSON, r#"{"url":"a","url":"b"}"#),
+            Case::new("PATCH", at(""), MEDIA, "merge-patch").body("text/plain", "{}"),
+            Case::new("PATCH", at(""), MALFORMED, "").body(JSON, ""),
+            Case::new("PATCH", at(""), DUPLICATE, "url").body(JSON, r#"{"url":"a","url":"b"}"#),
             post("/pause", r#"{"for":"1h"}"#, "for"),
             post("/pause", "[]", "object"),
-            Case::new("POST", path("/pause"), MEDIA, "application/json").body("text/plain", "{}"),
+            Case::new("POST", at("/pause"), MEDIA, "application/json").body("text/plain", "{}"),
             post("/resume", r#"{"x":1}"#, "x"),
             post("/test", r#"{"eventType":"a.b"}"#, "eventType"),
             post("/activate", r#"{"from":"yesterday"}"#, "/from"),
             post("/activate", r#"{"from":true}"#, "/from"),
             post("/activate", r#"{"to":5}"#, "to"),
-            Case::new("POST", path("/activate"), CONFLICT, "active").body(JSON, "{}"),
+            Case::new("POST", at("/activate"), CONFLICT, "active").body(JSON, "{}"),
             post("/rotate-secret", r#"{"overlap":5}"#, "/overlap"),
             post("/rotate-secret", r#"{"overlap":"31d"}"#, "/overlap"),
             post("/rotate-secret", r#"{"secret":"hunter2"}"#, "/secret"),
@@ -147,15 +147,15 @@ fn a_change_or_a_command_that_breaks_a_rule_is_refused_by_the_name_of_the_field(
             post("/replay", r#"{"from":0,"rate":"fast"}"#, "/rate"),
             post("/replay", r#"{"from":0,"eventTypes":["order"]}"#, "/eventTypes/0"),
             post("/replay", r#"{"from":0,"speed":1}"#, "speed"),
-            Case::new("DELETE", path("/replays/rp_0"), MISSING, "replay"),
-            Case::new("GET", path("/deliveries?status=lost"), PARAMETER, "status"),
-            Case::new("GET", path("/deliveries?after=x"), PARAMETER, "after"),
-            Case::new("GET", path("/deliveries?limit=251"), PARAMETER, "limit"),
-            Case::new("GET", path("/attempts?after=x"), PARAMETER, "after"),
-            Case::new("GET", path("/attempts?status=dead"), PARAMETER, "status"),
-            Case::new("GET", path("/replays?limit=0"), PARAMETER, "limit"),
-            Case::new("PUT", path(""), METHOD, "PATCH"),
-            Case::new("GET", path("/pause"), METHOD, "POST"),
+            Case::new("DELETE", at("/replays/rp_0"), MISSING, "replay"),
+            Case::new("GET", at("/deliveries?status=lost"), PARAMETER, "status"),
+            Case::new("GET", at("/deliveries?after=x"), PARAMETER, "after"),
+            Case::new("GET", at("/deliveries?limit=251"), PARAMETER, "limit"),
+            Case::new("GET", at("/attempts?after=x"), PARAMETER, "after"),
+            Case::new("GET", at("/attempts?status=dead"), PARAMETER, "status"),
+            Case::new("GET", at("/replays?limit=0"), PARAMETER, "limit"),
+            Case::new("PUT", at(""), METHOD, "PATCH"),
+            Case::new("GET", at("/pause"), METHOD, "POST"),
             dead("replay", "{}", "filter"),
             dead("replay", r#"{"filter":5}"#, "/filter"),
             dead("replay", r#"{"filter":{"colour":1}}"#, "colour"),
@@ -168,6 +168,6 @@ fn a_change_or_a_command_that_breaks_a_rule_is_refused_by_the_name_of_the_field(
             dead("discard", r#"{"filter":{},"reason":5}"#, "/reason"),
         ],
     );
-    let shown = client.get(&path("")).expect(200).json();
+    let shown = client.get(&at("")).expect(200).json();
     assert_eq!((&shown["url"], &shown["status"]), (&made["url"], &made["status"]));
 }

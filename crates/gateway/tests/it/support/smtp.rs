@@ -56,7 +56,7 @@ fn talk(stream: TcpStream, mails: &(Mutex<Vec<Mail>>, Condvar)) -> std::io::Resu
         }
         let answer = match line.split([' ', ':', '\r']).next().unwrap_or_default().to_ascii_uppercase().as_str() {
             "RCPT" => {
-                mail.to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+                line.split(['<', '>']).nth(1).unwrap_or_default().clone_into(&mut mail.to);
                 "250 ok\r\n"
             }
             "DATA" => {
@@ -68,6 +68,8 @@ fn talk(stream: TcpStream, mails: &(Mutex<Vec<Mail>>, Condvar)) -> std::io::Resu
                     }
                     mail.text.push_str(&line);
                 }
+                // What the encoding broke into lines is whole again.
+                mail.text = mail.text.replace("=\r\n", "");
                 mails.0.lock().unwrap().push(mail.clone());
                 mails.1.notify_all();
                 mail.text.clear();

@@ -80,19 +80,19 @@ fn a_change_keeps_what_it_does_not_name_and_null_is_the_default() {
         "retry": {"schedule": ["1s"], "onExhausted": "park"},
     });
     let (id, secret) = create(&client, &settings);
-    let path = format!("/webhooks/{id}");
+    let one = format!("/webhooks/{id}");
     let patch = json!({
         "url": second.url(), "timeout": null, "deactivateAfter": null, "retry": {"onExhausted": null},
         "headers": {"x-drop": null, "x-change": "after", "X-New": "new"},
     });
     let headers = [("content-type", "application/merge-patch+json")];
-    let changed = client.send("PATCH", &path, &headers, patch.to_string().as_bytes()).expect(200).json();
+    let changed = client.send("PATCH", &one, &headers, patch.to_string().as_bytes()).expect(200).json();
     assert_eq!((&changed["timeout"], &changed["deactivateAfter"]), (&json!("15s"), &Value::Null));
     assert_eq!((&changed["description"], &changed["rateLimit"]), (&json!("first"), &json!("50/s")));
     assert_eq!(changed["retry"], json!({"schedule": ["1s"], "onExhausted": "skip"}));
     assert_eq!(changed["headers"], json!({"X-Keep": null, "X-New": null, "x-change": null}));
     for round in 0..2 {
-        assert_eq!(client.get(&path).expect(200).json()["url"], second.url());
+        assert_eq!(client.get(&one).expect(200).json()["url"], second.url());
         client.publish(r#"{"eventType":"a.b","data":1}"#);
         let post = second.wait(round + 1).pop().unwrap();
         assert!(post.is_signed_with(&secret));
@@ -121,8 +121,8 @@ fn values_of_headers_and_secrets_are_shown_nowhere() {
     let (id, secret) = create(&client, &settings);
     client.publish(r#"{"eventId":"e1","eventType":"a.b","data":1}"#);
     assert_eq!(receiver.wait(1)[0].header("x-api-key"), canary);
-    let patch = json!({"headers": {"x-api-key": other}});
-    client.send("PATCH", &format!("/webhooks/{id}"), &[], patch.to_string().as_bytes()).expect(200);
+    let other_value = json!({"headers": {"x-api-key": other}}).to_string();
+    client.send("PATCH", &format!("/webhooks/{id}"), &[], other_value.as_bytes()).expect(200);
     client.post(&format!("/webhooks/{id}/rotate-secret"), "{}").expect(200);
     client.post(&format!("/webhooks/{id}/test"), "").expect(200);
     let bare = secret.strip_prefix("whsec_").unwrap();
@@ -146,10 +146,10 @@ fn values_of_headers_and_secrets_are_shown_nowhere() {
     for hidden in [canary, other, bare] {
         assert!(!server.stderr().contains(hidden));
         for entry in std::fs::read_dir(server.data()).unwrap() {
-            let path = entry.unwrap().path();
-            let bytes = if path.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+            let file = entry.unwrap().path();
+            let bytes = if file.is_file() { std::fs::read(&file).unwrap() } else { Vec::new() };
             let found = bytes.windows(hidden.len()).any(|window| window == hidden.as_bytes());
-            assert!(!found, "{} holds {hidden}", path.display());
+            assert!(!found, "{} holds {hidden}", file.display());
         }
     }
 }

@@ -14,7 +14,7 @@ fn listed(client: &Client, id: &str, status: &str) -> Vec<String> {
             found.push(item["eventId"].as_str().unwrap().to_owned());
         }
         match page["nextCursor"].as_str() {
-            Some(next) => after = next.to_owned(),
+            Some(next) => next.clone_into(&mut after),
             None => return found,
         }
     }
