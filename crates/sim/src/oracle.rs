@@ -25,10 +25,11 @@ use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::Event;
-use tidings_log::store::{Attempt, DeadLetter, DeadState};
+use tidings_log::store::{Attempt, DeadLetter};
 
 use crate::receiver::Seen;
 use crate::run::{End, Run};
+use crate::world::Order;
 
 /// A rule that was broken.
 #[derive(Clone, Debug)]
@@ -135,11 +136,12 @@ impl<'a> Case<'a> {
         self.run.world.disk.longest_read()
     }
 
-    /// Whether somebody had an event sent again between two moments: its dead letter says so.
+    /// Whether somebody may have had an event sent again between two moments: there is a dead letter, and an order.
     pub(crate) fn revived(&self, id: &str, from: Timestamp, until: Timestamp) -> bool {
         let Some(offset) = self.events.get(id).map(|event| event.offset) else { return false };
-        let mut letters = self.letters.iter().filter(|letter| letter.offset == offset);
-        letters.any(|letter| matches!(letter.state, DeadState::Replayed { at } if from <= at && at <= until))
+        let of_hook = self.run.notes.iter().filter(|note| note.hook == self.hook && note.order == Order::ReplayDead);
+        let mut orders = of_hook.filter(|note| note.asked <= until && note.done.is_none_or(|done| done >= from));
+        self.letters.iter().any(|letter| letter.offset == offset) && orders.next().is_some()
     }
 
     /// Whether what ended at `ended` in a life may be unknown to the next one.
