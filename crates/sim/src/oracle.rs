@@ -31,6 +31,9 @@ use crate::receiver::Seen;
 use crate::run::{End, Run};
 use crate::world::Order;
 
+/// Most characters of what is said of a violation.
+const TEXT_MAX: usize = 400;
+
 /// A rule that was broken.
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -112,7 +115,11 @@ impl<'a> Case<'a> {
         }
     }
 
-    pub(crate) fn broken(&mut self, rule: &'static str, text: String) {
+    pub(crate) fn broken(&mut self, rule: &'static str, mut text: String) {
+        if let Some((cut, _)) = text.char_indices().nth(TEXT_MAX) {
+            text.truncate(cut);
+            text.push('…');
+        }
         // One fault shows many times.
         if self.violations.len() < 20 {
             self.violations.push(Violation { rule, hook: Some(self.hook), text });
@@ -139,9 +146,17 @@ impl<'a> Case<'a> {
     /// Whether somebody may have had an event sent again between two moments: there is a dead letter, and an order.
     pub(crate) fn revived(&self, id: &str, from: Timestamp, until: Timestamp) -> bool {
         let Some(offset) = self.events.get(id).map(|event| event.offset) else { return false };
-        let of_hook = self.run.notes.iter().filter(|note| note.hook == self.hook && note.order == Order::ReplayDead);
-        let mut orders = of_hook.filter(|note| note.asked <= until && note.done.is_none_or(|done| done >= from));
-        self.letters.iter().any(|letter| letter.offset == offset) && orders.next().is_some()
+        let is_dead = self.letters.iter().any(|letter| letter.offset == offset);
+        self.run.notes.iter().filter(|note| note.hook == self.hook).any(|note| {
+            let within = note.asked <= until && note.done.is_none_or(|done| done >= from);
+            let again = match note.order {
+                Order::ReplayDead => is_dead,
+                // It waits for its turn, and then the end that was meant lies behind.
+                Order::ActivateLatest => note.done != Some(note.asked),
+                _ => false,
+            };
+            within && again
+        })
     }
 
     /// Whether what ended at `ended` in a life may be unknown to the next one.
