@@ -315,6 +315,18 @@ impl Lane {
         self.cursor().0.saturating_sub(self.committed.0)
     }
 
+    /// What is left of its rate.
+    pub fn bucket(&self) -> Option<Bucket> {
+        self.bucket
+    }
+
+    /// Goes on with what an earlier lane left of the rate.
+    pub fn refill(&mut self, left: Bucket) {
+        if self.settings.rate == Some(left.rate()) {
+            self.bucket = Some(left);
+        }
+    }
+
     /// How the subscription stands.
     pub fn standing(&self) -> &Standing {
         &self.standing

@@ -98,6 +98,11 @@ impl Bucket {
         Self { rate, saved_ms: rate.burst_ms(), at: now }
     }
 
+    /// The rate that it keeps to.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// When the next attempt may be made, `now` or later.
     pub fn next(&mut self, now: Timestamp) -> Timestamp {
         // A clock that was set back fills nothing, and must not stop the filling either.

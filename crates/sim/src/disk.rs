@@ -1,5 +1,6 @@
 //! The log under the dispatcher: commits and reads take time and fail, by chance of their own for each lane.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use tidings_log::memory::{MemoryDisk, MemoryStore};
 use tidings_log::store::{Attempt, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept};
 use tidings_log::tail::Tail;
 use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unavailable, Write, Written};
+
+use tokio::sync::Notify;
 
 use crate::chance::Chance;
 use crate::clock;
@@ -49,6 +52,8 @@ impl Nature {
     }
 }
 
+/// All commits of a millisecond are known before the first takes effect.
+const AT_LEAST: Duration = Duration::from_millis(1);
 /// Now and then work takes so many times as long.
 const SLOW: u64 = 40;
 
@@ -59,11 +64,56 @@ pub(crate) struct Disk {
     life: u32,
     pub(crate) plant: Option<Plant>,
     lanes: Mutex<Vec<(Box<str>, Chance)>>,
+    queue: Arc<Queue>,
+}
+
+/// Commits take effect in the order in which they were handed over. Those of one millisecond go by who hands them over, so
+/// that it does not matter who ran first.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<BTreeSet<Turn>>,
+    bell: Notify,
+}
+
+/// When a commit was handed over, by whom, and how many were before it.
+type Turn = (Timestamp, String, u64);
+
+impl Queue {
+    fn enter(&self, whose: &str) -> Turn {
+        let mut waiting = self.waiting.lock();
+        let before = waiting.iter().map(|(_, _, number)| number + 1).max().unwrap_or(0);
+        let turn = (clock::now(), whose.to_owned(), before);
+        waiting.insert(turn.clone());
+        turn
+    }
+
+    async fn first(&self, turn: &Turn) {
+        loop {
+            let rung = self.bell.notified();
+            if self.waiting.lock().first() == Some(turn) {
+                return;
+            }
+            rung.await;
+        }
+    }
+
+    fn leave(&self, turn: &Turn) {
+        self.waiting.lock().remove(turn);
+        self.bell.notify_waiters();
+    }
 }
 
 impl Disk {
     pub(crate) fn open(disk: &MemoryDisk, nature: Nature, seed: u64, life: u32, plant: Option<Plant>) -> Self {
-        Self { store: Arc::new(MemoryStore::open(disk)), nature, seed, life, plant, lanes: Mutex::default() }
+        Self {
+            store: Arc::new(MemoryStore::open(disk)),
+            nature,
+            seed,
+            life,
+            plant,
+            lanes: Mutex::default(),
+            queue: Arc::default(),
+        }
     }
 
     /// Chance of whoever commits or reads.
@@ -104,6 +154,10 @@ impl Disk {
 
 /// Who commits: a lane, or a publisher, or somebody else.
 fn committer(writes: &[Write]) -> String {
+    if matches!(writes.first(), Some(Write::Sweep(_))) {
+        // A lane that begins after it was made must not be overtaken by it.
+        return "".into();
+    }
     let lane = writes.iter().find_map(|write| match write {
         Write::Settle(settle) => Some(settle.subscription.to_string()),
         _ => None,
@@ -121,11 +175,13 @@ impl Store for Disk {
             self.chance(&whose, |chance| (Self::pace(chance, self.nature.commit_ms), self.trouble(chance)));
         let acked = planted::acked(self.plant, &*self.store, &writes);
         let parts = planted::writes(self.plant, &*self.store, writes);
-        let store = Arc::clone(&self.store);
+        let (store, queue, turn) = (Arc::clone(&self.store), Arc::clone(&self.queue), self.queue.enter(&whose));
         // What was handed over is committed, whatever becomes of who asked.
         let work = tokio::spawn(async move {
-            tokio::time::sleep(before).await;
+            tokio::time::sleep(before.max(AT_LEAST)).await;
+            queue.first(&turn).await;
             if let Some(reason) = trouble {
+                queue.leave(&turn);
                 return Err(reason.into());
             }
             let mut answer = Ok(Vec::new());
@@ -136,6 +192,7 @@ impl Store for Disk {
                 let written = store.commit(now, writes).await;
                 answer = answer.and_then(|all: Vec<Written>| written.map(|more| [all, more].concat()));
             }
+            queue.leave(&turn);
             tokio::time::sleep(after).await;
             answer
         });

@@ -25,10 +25,14 @@ use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::Event;
-use tidings_log::store::{Attempt, DeadLetter, DeadState};
+use tidings_log::store::{Attempt, DeadLetter};
 
 use crate::receiver::Seen;
 use crate::run::{End, Run};
+use crate::world::Order;
+
+/// Most characters of what is said of a violation.
+const TEXT_MAX: usize = 400;
 
 /// A rule that was broken.
 #[derive(Clone, Debug)]
@@ -111,7 +115,11 @@ impl<'a> Case<'a> {
         }
     }
 
-    pub(crate) fn broken(&mut self, rule: &'static str, text: String) {
+    pub(crate) fn broken(&mut self, rule: &'static str, mut text: String) {
+        if let Some((cut, _)) = text.char_indices().nth(TEXT_MAX) {
+            text.truncate(cut);
+            text.push('…');
+        }
         // One fault shows many times.
         if self.violations.len() < 20 {
             self.violations.push(Violation { rule, hook: Some(self.hook), text });
@@ -135,11 +143,20 @@ impl<'a> Case<'a> {
         self.run.world.disk.longest_read()
     }
 
-    /// Whether somebody had an event sent again between two moments: its dead letter says so.
+    /// Whether somebody may have had an event sent again between two moments: there is a dead letter, and an order.
     pub(crate) fn revived(&self, id: &str, from: Timestamp, until: Timestamp) -> bool {
         let Some(offset) = self.events.get(id).map(|event| event.offset) else { return false };
-        let mut letters = self.letters.iter().filter(|letter| letter.offset == offset);
-        letters.any(|letter| matches!(letter.state, DeadState::Replayed { at } if from <= at && at <= until))
+        let is_dead = self.letters.iter().any(|letter| letter.offset == offset);
+        self.run.notes.iter().filter(|note| note.hook == self.hook).any(|note| {
+            let within = note.asked <= until && note.done.is_none_or(|done| done >= from);
+            let again = match note.order {
+                Order::ReplayDead => is_dead,
+                // It waits for its turn, and then the end that was meant lies behind.
+                Order::ActivateLatest => note.done != Some(note.asked),
+                _ => false,
+            };
+            within && again
+        })
     }
 
     /// Whether what ended at `ended` in a life may be unknown to the next one.

@@ -185,8 +185,9 @@ impl Lane {
                 self.changed.insert(offset);
             } else if written || item.is_done() {
                 // A dead letter that is not told yet is told; else nothing is left of it but its row.
-                let stage = if item.stage == Stage::Dead { Stage::Dead } else { Stage::Delivered };
-                self.insert(offset, Item { stage, key: None, unsettled: false, ..item });
+                let untold = item.stage == Stage::Dead || item.untold;
+                let stage = if untold { Stage::Dead } else { Stage::Delivered };
+                self.insert(offset, Item { stage, key: None, unsettled: false, untold: false, ..item });
                 self.changed.insert(offset);
             }
         }

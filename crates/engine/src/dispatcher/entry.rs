@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tidings_core::circuit::{Standing, Status};
 use tidings_core::offset::Offset;
+use tidings_core::rate::Bucket;
 use tidings_log::Event;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -29,6 +30,8 @@ pub(super) struct Entry {
     /// Whether the log keeps a progress of its own for it, and the cursor in that.
     pub(super) own: bool,
     pub(super) committed: Offset,
+    /// What its last lane left of its rate.
+    pub(super) bucket: Option<Bucket>,
     pub(super) lane: Option<Running>,
     /// The lane ends to begin again with other settings.
     pub(super) renewed: bool,
@@ -73,6 +76,7 @@ pub(super) struct Live {
 /// What a lane leaves when it ends.
 pub(super) struct End {
     pub(super) standing: Standing,
+    pub(super) bucket: Option<Bucket>,
     pub(super) own: bool,
     /// The cursor in that, or the place where it began; beyond everything if it did not come to know it.
     pub(super) committed: Offset,
@@ -114,7 +118,7 @@ impl Entry {
     pub(super) fn end(&mut self, end: End) {
         self.lane = None;
         (self.standing, self.own, self.committed) = (end.standing, end.own, end.committed);
-        self.replays = end.replays;
+        (self.bucket, self.replays) = (end.bucket, end.replays);
     }
 
     pub(super) fn status(&self, place: Offset, head: Offset) -> LaneStatus {

@@ -16,6 +16,7 @@ use tidings_core::circuit::Standing;
 use tidings_core::event::EventType;
 use tidings_core::lane::{self, Lane};
 use tidings_core::offset::Offset;
+use tidings_core::rate::Bucket;
 use tidings_core::time::Timestamp;
 use tidings_log::query::PAGE_EVENTS_MAX;
 use tidings_log::{Event, Page, Unavailable};
@@ -47,6 +48,7 @@ pub(super) struct Opening {
     pub(super) number: u32,
     pub(super) subscription: Arc<Subscription>,
     pub(super) standing: Standing,
+    pub(super) bucket: Option<Bucket>,
     /// Its cursor; `None`: what the log keeps of it says.
     pub(super) at: Option<Offset>,
     pub(super) own: bool,
@@ -58,8 +60,8 @@ pub(super) struct Opening {
 
 /// Runs a lane until it has nothing to do, is told to end, or the log is fenced.
 pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, orders: mpsc::UnboundedReceiver<Ordered>) {
-    let Opening { shard, number, subscription, standing, at, own, replays, bell, live } = opening;
-    let lane = loop {
+    let Opening { shard, number, subscription, standing, bucket, at, own, replays, bell, live } = opening;
+    let mut lane = loop {
         let opened = if *told.borrow_and_update() > Told::Run {
             None
         } else {
@@ -70,7 +72,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         };
         let Some(error) = opened.filter(|error| !matches!(error, Unavailable::Fenced(_))) else {
             let committed = at.unwrap_or(Offset(u64::MAX));
-            return shard.finish(number, End { standing, own, committed, replays });
+            return shard.finish(number, End { standing, bucket, own, committed, replays });
         };
         tracing::warn!(subscription = &*subscription.id, %error, "a lane cannot start yet");
         tokio::select! {
@@ -78,6 +80,9 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
             () = sleep(READ_PAUSE) => {}
         }
     };
+    if let Some(bucket) = bucket {
+        lane.refill(bucket);
+    }
     let replays = if replays { ordering::replays(&shard, &subscription).await } else { Vec::new() };
     let (store, env) = (Arc::clone(&shard.store), shard.env);
     let attempts = Attempts { store, tenant: subscription.tenant, sink: Arc::clone(&subscription.sink), env };
@@ -367,8 +372,8 @@ impl Runner {
 
     fn end(&self) -> End {
         let committed = if self.committing.own { self.committing.ledger.cursor() } else { self.lane.cursor() };
-        let (standing, own) = (self.lane.standing().clone(), self.committing.own);
-        End { standing, own, committed, replays: !self.replays.is_empty() }
+        let (standing, bucket) = (self.lane.standing().clone(), self.lane.bucket());
+        End { standing, bucket, own: self.committing.own, committed, replays: !self.replays.is_empty() }
     }
 
     /// Whether the lane is over: it was told to end and has committed all, or nothing is left to do.

@@ -114,11 +114,12 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
         certain &= note.done.is_some();
         let never = Timestamp::from_millis(i64::MAX);
         let done = note.done.unwrap_or(never);
-        let place =
-            facts.iter().position(|fact| (fact.life, fact.at) >= (note.life, note.asked)).unwrap_or(facts.len());
         certain &= !facts.iter().any(|fact| fact.life == note.life && note.asked <= fact.at && fact.at <= done);
-        // It counts before it is confirmed.
-        facts.insert(place, Fact { at: note.asked, life: note.life, kind: Kind::Activated });
+        // It came somewhere between: what failed before it is confirmed may be forgiven.
+        for at in [Some(note.asked), note.done].into_iter().flatten() {
+            let place = facts.iter().position(|fact| (fact.life, fact.at) >= (note.life, at)).unwrap_or(facts.len());
+            facts.insert(place, Fact { at, life: note.life, kind: Kind::Activated });
+        }
     }
     (facts, certain)
 }
@@ -164,12 +165,18 @@ fn deactivations(case: &mut Case<'_>, facts: &[Fact]) {
 fn circuit(case: &mut Case<'_>, facts: &[Fact]) {
     for place in 0..case.seen.len() {
         let seen = case.seen[place];
+        let within = |note: &&Note| note.asked <= seen.began && note.done.is_none_or(|done| seen.began <= done);
+        let notes = case.run.notes.iter().filter(|note| note.hook == case.hook && note.life == seen.life);
+        if notes.filter(|note| activates(note)).any(|note| within(&note)) {
+            continue;
+        }
         let known = |fact: &&Fact, through: Timestamp| {
             let lived = fact.life < seen.life && (!case.may_be_lost(fact.life) || is_told(case, fact));
             lived || (fact.life == seen.life && fact.at <= through)
         };
         // What ended in the same millisecond, or while the event was read, may have been heard before or after.
-        let earliest = Timestamp::from_millis(seen.began.as_millis() - case.slack().as_millis() as i64 - 1);
+        let earliest =
+            Timestamp::from_millis(seen.began.as_millis() - i64::try_from(case.slack().as_millis()).unwrap_or(0) - 1);
         let between = facts.iter().map(|fact| fact.at).filter(|at| (earliest..seen.began).contains(at));
         let mut moments: Vec<_> = between.chain([earliest]).collect();
         moments.push(Timestamp::from_millis(seen.began.as_millis() - 1));

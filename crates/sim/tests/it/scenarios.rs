@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidings_core::lane::{OnExhausted, Settings};
+use tidings_core::rate::Rate;
 use tidings_core::retry::Schedule;
 use tidings_core::time::Timestamp;
 use tidings_log::Unavailable;
@@ -251,5 +252,18 @@ fn a_pause_holds_over_restarts_until_it_is_ended() {
         let quiet = run.seen.iter().filter(|seen| (4_000..60_000).contains(&ms(seen.began))).count();
         assert_eq!(quiet, 0);
         assert_eq!(delivered(run).len(), 100);
+    });
+}
+
+#[test]
+fn a_slow_rate_holds_although_there_is_little_to_do_between() {
+    let build = |world: &mut World| {
+        let settings = Settings { rate: Some(Rate::parse("6/m").unwrap()), ..Hook::named("w").settings };
+        world.hook(Hook { settings, ..Hook::named("w") });
+        world.publish(0, Duration::from_secs(3), &["a", "b"], 20);
+    };
+    always(build, |run| {
+        let early = run.seen.iter().filter(|seen| ms(seen.began) < 2 * MINUTE).count();
+        assert!(early <= 14, "{early} attempts in two minutes");
     });
 }
