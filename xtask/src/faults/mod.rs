@@ -171,9 +171,7 @@ pub(crate) fn run(fault: Fault) -> Result<()> {
         Fault::Full { common, options } => one("full", &common, |bench| full::run(bench, &options)),
         Fault::Power { common, options } => one("power", &common, |bench| power::run(bench, &options)),
         Fault::Deliver { common, options } => one("deliver", &common, |bench| deliver::run(bench, &options)),
-        Fault::Blackholes { common, options } => {
-            one("blackholes", &common, |bench| blackholes::run(bench, &options))
-        }
+        Fault::Blackholes { common, options } => one("blackholes", &common, |bench| blackholes::run(bench, &options)),
         Fault::Herd { common, options } => one("herd", &common, |bench| herd::run(bench, &options)),
         Fault::Flip { common, options } => one("flip", &common, |bench| flip::run(bench, &options)),
         Fault::All { common, short } => all(&common, short),
