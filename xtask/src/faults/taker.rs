@@ -14,7 +14,8 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Post {
     /// Its path.
     pub path: String,
-    headers: Vec<(String, String)>,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, String)>,
     /// Its body.
     pub body: Vec<u8>,
 }

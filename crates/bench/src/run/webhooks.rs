@@ -72,14 +72,17 @@ pub(crate) async fn against_short_log(bench: &mut Bench) -> anyhow::Result<Vec<L
     Ok(vec![line])
 }
 
-/// Publishes in batches and waits for all of it; `sample` is where to leave one delivery.
+/// Publishes in batches while the webhook is paused, resumes it and waits for all of it: publishing, which the raw
+/// sender does not do, has rows of its own. `sample` is where to leave one delivery.
 async fn delivered_by_tidings(bench: &Bench, data: &Path, sample: Option<&Path>) -> anyhow::Result<(f64, Value)> {
     let receiver = bench.programs.receiver(&bench.work.file("receiver.log"), &[]).await?;
     let server = bench.programs.tidings(data).await?;
-    subscribe(&server, &receiver).await?;
+    let id = subscribe(&server, &receiver).await?;
+    order(&server, &id, "pause").await?;
     let count = bench.sizes.deliveries.to_string();
     let args = ["--mode", "ndjson", "--connections", "8", "--count", &count];
     let published = bench.programs.load(&server, &args).await?;
+    order(&server, &id, "resume").await?;
     let stats = await_stats(&receiver, |stats| stats.distinct >= published.acked).await?;
     let usage = server.usage()?;
     if let Some(sample) = sample {
@@ -221,11 +224,18 @@ fn arrived(side: Side, stats: &Stats) -> u64 {
     }
 }
 
-async fn subscribe(server: &Server, receiver: &Server) -> anyhow::Result<()> {
+/// Makes a webhook; returns its id.
+async fn subscribe(server: &Server, receiver: &Server) -> anyhow::Result<String> {
     let webhook = json!({"url": receiver.url("/hooks")}).to_string();
     let (status, answer) = server.ask("POST", "/webhooks", &webhook).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    ensure!(status == 201, "POST /webhooks answered {status}: {answer}");
+    ensure!(status == 201, "POST /webhooks answered {status}: {}", String::from_utf8_lossy(&answer));
+    let answer: Value = serde_json::from_slice(&answer)?;
+    Ok(answer["id"].as_str().context("a webhook without an id")?.to_owned())
+}
+
+async fn order(server: &Server, id: &str, what: &str) -> anyhow::Result<()> {
+    let (status, answer) = server.ask("POST", &format!("/webhooks/{id}/{what}"), "").await?;
+    ensure!(status == 200, "POST /webhooks/{{id}}/{what} answered {status}: {}", String::from_utf8_lossy(&answer));
     Ok(())
 }
 
