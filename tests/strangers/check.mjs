@@ -1,6 +1,8 @@
 // Published clients against a development server: node check.mjs TIDINGS PYTHON
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { CloudEvent, HTTP } from "cloudevents";
@@ -167,6 +169,33 @@ const checks = {
       const { eventId } = await server.post("/events", Buffer.from(body, "base64"), headers);
       await assertKept(server, eventId);
     }
+  },
+
+  async "PyPI prometheus_client reads /metrics, and its counters move"(server) {
+    const scrape = async () => {
+      const answer = await fetch(`${server.url}/metrics`, { headers: { accept: "application/openmetrics-text" } });
+      assert.match(answer.headers.get("content-type"), /^application\/openmetrics-text; version=1\.0\.0/);
+      return Object.fromEntries(ask("metrics", { text: await answer.text() }));
+    };
+    const before = await scrape();
+    await server.post("/events", { eventType: "metrics.one", data: 1 });
+    const after = await scrape();
+    const published = "tidings_http_requests_total{method=POST,route=/events,status=2xx}";
+    assert.equal(after[published] - (before[published] ?? 0), 1);
+    assert.equal(after.tidings_log_events_total - before.tidings_log_events_total, 1);
+    const bucket = "tidings_http_request_seconds_bucket{le=+Inf,method=POST,route=/events}";
+    assert.equal(after[bucket], after["tidings_http_request_seconds_count{method=POST,route=/events}"]);
+    assert.throws(() => ask("metrics", { text: "tidings_no_eof 1\n" }));
+  },
+
+  async "PyPI PyYAML reads the alert rules, and the dashboard is JSON of panels"() {
+    const deploy = join(process.env.TIDINGS_ROOT, "deploy");
+    const alerts = ask("rules", { text: await readFile(join(deploy, "prometheus-rules.yml"), "utf8") });
+    assert.equal(new Set(alerts).size, alerts.length);
+    assert.ok(alerts.length >= 5);
+    const dashboard = JSON.parse(await readFile(join(deploy, "grafana-dashboard.json"), "utf8"));
+    assert.equal(new Set(dashboard.panels.map((panel) => panel.id)).size, dashboard.panels.length);
+    for (const { title, targets } of dashboard.panels) assert.ok(title && targets.every(({ expr }) => expr));
   },
 
   async "npm eventsource receives live events, and named ones"(server) {

@@ -8,7 +8,9 @@ from urllib.parse import quote, unquote
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event, to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from cloudevents.v1 import http as old
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from standardwebhooks.webhooks import Webhook
+import yaml
 
 
 def verify(given):
@@ -56,5 +58,25 @@ def make(given):
     yield request(headers, body)
 
 
-TASKS = {"verify": verify, "read": lambda given: list(read(given)), "make": lambda given: list(make(given))}
+def metrics(given):
+    """The samples of an exposition, by name and labels; the parser refuses what is not OpenMetrics."""
+    for family in text_string_to_metric_families(given["text"]):
+        assert family.documentation, family.name
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            yield [f"{sample.name}{{{labels}}}" if labels else sample.name, sample.value]
+
+
+def rules(given):
+    """The alerts of a rule file, which has to be of the form that Prometheus takes."""
+    for group in yaml.safe_load(given["text"])["groups"]:
+        assert set(group) == {"name", "rules"}, group
+        for rule in group["rules"]:
+            assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, rule
+            assert isinstance(rule["expr"], str) and rule["expr"].count("(") == rule["expr"].count(")"), rule
+            assert rule["labels"]["severity"] in ("warning", "critical") and rule["annotations"]["summary"], rule
+            yield rule["alert"]
+
+
+TASKS = {"metrics": lambda given: list(metrics(given)), "rules": lambda given: list(rules(given)), "verify": verify, "read": lambda given: list(read(given)), "make": lambda given: list(make(given))}
 print(json.dumps(TASKS[sys.argv[1]](json.load(sys.stdin))))

@@ -33,6 +33,19 @@ pub(crate) struct Args {
     /// Where to listen; the address is printed, for port 0.
     #[arg(long)]
     listen: SocketAddr,
+    /// Let one answer in so many take as long as `--stall-seconds`.
+    #[arg(long)]
+    stall_one_in: Option<u64>,
+    /// How long such an answer takes.
+    #[arg(long, default_value_t = 5.0)]
+    stall_seconds: f64,
+}
+
+/// Which answers take long: one in so many.
+#[derive(Clone, Copy)]
+struct Stall {
+    one_in: u64,
+    time: Duration,
 }
 
 /// What came so far: the answer to `GET /stats`.
@@ -67,13 +80,14 @@ pub(crate) fn serve(args: &Args) -> anyhow::Result<()> {
         let listener = TcpListener::bind(args.listen).await?;
         println!(r#"{{"listening":"{}"}}"#, listener.local_addr()?);
         let received = Arc::new(Mutex::new(Received::default()));
+        let stall = args.stall_one_in.map(|one_in| Stall { one_in, time: Duration::from_secs_f64(args.stall_seconds) });
         tokio::spawn(print_rate(Arc::clone(&received)));
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             let received = Arc::clone(&received);
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, &received).await {
+                if let Err(error) = converse(stream, &received, stall).await {
                     eprintln!("connection ended: {error}");
                 }
             });
@@ -94,7 +108,7 @@ async fn print_rate(received: Arc<Mutex<Received>>) {
     }
 }
 
-async fn converse(mut stream: TcpStream, received: &Mutex<Received>) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, received: &Mutex<Received>, stall: Option<Stall>) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(16 << 10);
     loop {
         let mut taken = 0;
@@ -105,6 +119,9 @@ async fn converse(mut stream: TcpStream, received: &Mutex<Received>) -> io::Resu
         }
         buffer.drain(..taken);
         if !answers.is_empty() {
+            if let Some(stall) = stall.filter(|stall| lock(received).posts.is_multiple_of(stall.one_in)) {
+                tokio::time::sleep(stall.time).await;
+            }
             stream.write_all(&answers).await?;
         }
         if buffer.len() > REQUEST_BYTES_MAX {

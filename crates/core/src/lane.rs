@@ -42,8 +42,8 @@ use crate::time::Timestamp;
 pub const UNSETTLED_MAX: usize = 256;
 /// Most events taken from the log that have neither an outcome nor a row.
 pub const TAKEN_MAX: usize = 1_024;
-/// The same, while the circuit is open.
-pub const TAKEN_OPEN_MAX: usize = 16;
+/// The same, while the last attempt failed or none was made yet: thousands that never answer must not fill memory.
+pub const TAKEN_UNPROVEN_MAX: usize = 16;
 /// Most rows; then the cursor stops.
 pub const ROWS_MAX: usize = 10_000;
 
@@ -191,7 +191,7 @@ impl Lane {
         if !self.standing.is_active() {
             return 0;
         }
-        let most = if self.standing.circuit.probe().is_some() { TAKEN_OPEN_MAX } else { TAKEN_MAX };
+        let most = if self.standing.circuit.is_proven() { TAKEN_MAX } else { TAKEN_UNPROVEN_MAX };
         most.saturating_sub(self.items.len() - self.rows).min(ROWS_MAX.saturating_sub(self.rows))
     }
 

@@ -4,7 +4,7 @@
 //! - How it is written: [`json`] is the gate every text passes, [`cloudevents`] the other wire form.
 //! - Where it is found again, and how that it was not changed is proved: [`posting`], [`chain`].
 //! - Who gets it: [`filter`]; when and in which order, decided purely: [`lane`], [`circuit`], [`retry`], [`rate`].
-//! - What is refused, and why: [`problem`].
+//! - What is refused, and why: [`problem`]. What caused it: [`trace`].
 //! - Trust: [`signature`] and [`secret`] for webhooks, [`seal`] for secrets at rest, [`key`] for API keys.
 
 pub mod chain;
@@ -26,3 +26,4 @@ pub mod secret;
 pub mod signature;
 pub mod tenant;
 pub mod time;
+pub mod trace;

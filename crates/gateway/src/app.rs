@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use ed25519_dalek::SigningKey;
+use tidings_core::time::Timestamp;
 use tidings_engine::dispatcher::Dispatcher;
 use tidings_log::Store;
+use tidings_log::sqlite::Watch;
 use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::control::keys::Keys;
 use crate::control::webhooks::Webhooks;
+use crate::telemetry::requests::Requests;
+use crate::telemetry::trace::Tracer;
 
 /// How far the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +41,13 @@ pub(crate) struct App {
     pub(crate) phase: watch::Receiver<Phase>,
     /// Open event streams.
     pub(crate) streams: Arc<AtomicUsize>,
+    /// Since when it runs.
+    pub(crate) started: Timestamp,
+    pub(crate) requests: Requests,
+    /// The log in numbers.
+    pub(crate) watch: Watch,
+    /// Where spans go, if anywhere.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl App {

@@ -72,6 +72,9 @@ struct Flags {
     /// Development: no keys, plain http webhooks; on loopback addresses only
     #[arg(long)]
     dev: bool,
+    /// Form of the log on standard error: pretty or json [default: pretty]
+    #[arg(long, value_name = "FORM")]
+    log_format: Option<String>,
 }
 
 #[derive(Args)]
@@ -91,6 +94,9 @@ impl Flags {
         }
         if self.dev {
             given.push(("dev", "true".to_owned()));
+        }
+        if let Some(form) = &self.log_format {
+            given.push(("log_format", form.clone()));
         }
         config::collect(self.config.as_deref(), std::env::vars(), &given)
     }

@@ -1,7 +1,7 @@
 //! The only place that asks for the time and for random numbers.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tidings_core::time::Timestamp;
 
@@ -13,6 +13,19 @@ const POOL_BYTES: usize = 4096;
 pub(crate) fn now() -> Timestamp {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The wall clock, in nanoseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub(crate) fn nanos() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The clock that measures how long something takes.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub(crate) fn monotonic() -> Instant {
+    Instant::now()
 }
 
 /// `N` unpredictable bytes from the operating system.

@@ -1,6 +1,7 @@
 //! Settings: defaults, then `tidings.toml`, then `TIDINGS_*`, then flags; each value knows where it came from.
 
 mod delivery;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,12 +15,15 @@ use tidings_egress::{Allowance, Policy, nat64, network};
 use tidings_log::sqlite::Synchronous;
 
 pub(crate) use delivery::{Health, Smtp};
+pub(crate) use telemetry::Telemetry;
 
 /// The settings file that is read when it exists and no other is named.
 const DEFAULT_FILE: &str = "tidings.toml";
 const ENV_PREFIX: &str = "TIDINGS_";
 /// Variables that are not settings of the server.
 const ENV_OTHERS: [&str; 3] = ["TIDINGS_URL", "TIDINGS_KEY", "TIDINGS_CONFIG"];
+/// Where OpenTelemetry's own tools look for a collector; it stands for `telemetry.otlp`.
+const ENV_OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// A repeated `eventId` is recognised for at least a day, so events stay at least as long.
 const RETENTION_AGE_MIN: Duration = Duration::from_hours(24);
 
@@ -73,6 +77,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "health.dead_letters", default: "", help: "open dead letters above which it is; empty: never" },
     Setting { key: "health.lag", default: "", help: "events behind the head above which it is; empty: never" },
     Setting { key: "health.latency", default: "", help: "average time to delivery above which it is; empty: never" },
+    Setting { key: "metrics.open", default: "false", help: "whether GET /metrics takes no key" },
+    Setting {
+        key: "telemetry.otlp",
+        default: "",
+        help: "collector of traces, as in http://localhost:4318; empty: none",
+    },
+    Setting { key: "telemetry.sample", default: "100", help: "of a hundred traces begun here, how many are recorded" },
     Setting {
         key: "log.synchronous",
         default: "full",
@@ -107,6 +118,7 @@ pub(crate) struct Settings {
     pub(crate) smtp: Option<Smtp>,
     pub(crate) contact: Option<String>,
     pub(crate) health: Health,
+    pub(crate) telemetry: Telemetry,
     pub(crate) synchronous: Synchronous,
     pub(crate) retention: Retention,
 }
@@ -154,7 +166,12 @@ pub(crate) fn collect(
             set(&mut values, &key, value, &path.display().to_string())?;
         }
     }
-    for (name, value) in env {
+    // In order, so that our own variable wins.
+    for (name, value) in env.collect::<BTreeMap<_, _>>() {
+        if name == ENV_OTLP {
+            set(&mut values, "telemetry.otlp", value, &name)?;
+            continue;
+        }
         let Some(short) = name.strip_prefix(ENV_PREFIX) else { continue };
         if ENV_OTHERS.contains(&name.as_str()) {
             continue;
@@ -165,7 +182,7 @@ pub(crate) fn collect(
         set(&mut values, key, value, &name)?;
     }
     for (key, value) in flags {
-        set(&mut values, key, value.clone(), &format!("--{key}"))?;
+        set(&mut values, key, value.clone(), &format!("--{}", key.replace('_', "-")))?;
     }
     Ok(values)
 }
@@ -229,6 +246,7 @@ impl Settings {
             smtp: delivery::smtp(values)?,
             contact: optional(values, "delivery.contact").map(str::to_owned),
             health: delivery::health(values)?,
+            telemetry: telemetry::telemetry(values)?,
             synchronous: [Synchronous::Full, Synchronous::Off][one_of(values, "log.synchronous", &["full", "off"])?],
             retention: Retention {
                 age: duration(values, "retention.age")?,

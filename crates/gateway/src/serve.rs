@@ -5,6 +5,7 @@ mod listen;
 mod means;
 mod retention;
 mod stop;
+mod traces;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::control::audit::Actor;
 use crate::control::keys::{Keys, Principal};
 use crate::control::webhooks::Webhooks;
 use crate::control::{sealing, socket};
+use crate::telemetry::requests::Requests;
 
 /// Where the key that signs heads of the chain is kept, sealed.
 const AUDIT_KEY: &str = "audit-key";
@@ -55,11 +57,15 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let listener = listen::bind(settings.listen)?;
     let address = listener.local_addr()?;
     let (phase, phase_watch) = watch::channel(Phase::Starting);
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings.data, settings.synchronous)?);
+    let engine = SqliteStore::open(&settings.data, settings.synchronous)?;
+    let watch = engine.watch();
+    let store: Arc<dyn Store> = Arc::new(engine);
     let sealing = sealing::open(&settings.data, settings.seal_key_file.as_deref(), &*store).await?;
     let audit_key = audit_key(&sealing, &*store).await?;
     let env = Env { now: clock::now, random: clock::fill };
-    let means = means::means(&settings, sealing, address)?;
+    let export = traces::start(&settings)?;
+    let tracer = export.as_ref().map(|export| export.tracer.clone());
+    let means = means::means(&settings, sealing, address, tracer.clone())?;
     let lanes = means::Lanes::start(threads)?;
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
     let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
@@ -73,6 +79,10 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         audit_key,
         phase: phase_watch.clone(),
         streams: Arc::new(AtomicUsize::new(0)),
+        started: clock::now(),
+        requests: Requests::default(),
+        watch,
+        tracer,
     });
     app.webhooks.load().await?;
     app.dispatcher.begin();
@@ -88,6 +98,9 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     banner::print(&app, address);
     let outcome = stop::wait(&app, &phase, server).await;
     socket::remove(&app.settings.data);
+    if let Some(export) = export {
+        export.stop().await;
+    }
     drop(lanes);
     outcome
 }

@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod event;
 mod index;
 pub mod memory;
+pub mod meter;
 pub mod query;
 pub mod sqlite;
 pub mod store;

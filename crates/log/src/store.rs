@@ -133,6 +133,7 @@ pub trait Store: Send + Sync {
 
 /// One change.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large ones are those that are written most")]
 pub enum Write {
     /// Makes sure that a tenant exists.
     Tenant(TenantName),

@@ -27,6 +27,8 @@ pub(super) enum Mix {
         /// Events a worker.
         events: u32,
     },
+    /// Singles, and so long nothing after each.
+    Paced(Duration),
 }
 
 /// What the workers are to do.

@@ -6,18 +6,25 @@
 //! | `sync` | one `fsync`, with `EIO` | no yes without a sync; the process fences, says so and ends |
 //! | `full` | the disk has no room | refusals that say when to come back, reads go on, heals by itself |
 //! | `power` | the power: unsynced writes are gone or torn | everything acknowledged before is there |
+//! | `deliver` | the process, by `kill -9` with webhooks | each delivered, in order, signed; at most 256 repeated a webhook |
+//! | `blackholes` | thousands of endpoints, which never answer | the healthy ones' p99 at most doubles |
+//! | `herd` | a thousand endpoints, which come back together | no second above three times the mean |
 //! | `flip` | one bit of the closed database | `audit verify` names the event |
 //!
 //! `server` runs the program, `load` sends and repeats, `ledger` is what was promised, `oracle` judges the log; `strace`
 //! and `disk` rebuild what a power loss leaves.
 
 mod answer;
+mod blackholes;
+mod book;
 mod chance;
 mod clock;
+mod deliver;
 mod disk;
 mod event;
 mod flip;
 mod full;
+mod herd;
 mod http;
 mod kill;
 mod ledger;
@@ -29,6 +36,7 @@ mod report;
 mod server;
 mod strace;
 mod sync;
+mod taker;
 mod worker;
 
 use anyhow::Result;
@@ -88,6 +96,27 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: power::Options,
     },
+    /// `kill -9` under load, with webhooks.
+    Deliver {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: deliver::Options,
+    },
+    /// Thousands of webhooks whose endpoint never answers.
+    Blackholes {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: blackholes::Options,
+    },
+    /// Many webhooks that come back together.
+    Herd {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: herd::Options,
+    },
     /// A flipped bit at rest.
     Flip {
         #[command(flatten)]
@@ -95,7 +124,7 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: flip::Options,
     },
-    /// All of these, in order.
+    /// All of these but `blackholes` and `herd`, in order.
     All {
         #[command(flatten)]
         common: Common,
@@ -141,6 +170,11 @@ pub(crate) fn run(fault: Fault) -> Result<()> {
         Fault::Sync { common, options } => one("sync", &common, |bench| sync::run(bench, &options)),
         Fault::Full { common, options } => one("full", &common, |bench| full::run(bench, &options)),
         Fault::Power { common, options } => one("power", &common, |bench| power::run(bench, &options)),
+        Fault::Deliver { common, options } => one("deliver", &common, |bench| deliver::run(bench, &options)),
+        Fault::Blackholes { common, options } => {
+            one("blackholes", &common, |bench| blackholes::run(bench, &options))
+        }
+        Fault::Herd { common, options } => one("herd", &common, |bench| herd::run(bench, &options)),
         Fault::Flip { common, options } => one("flip", &common, |bench| flip::run(bench, &options)),
         Fault::All { common, short } => all(&common, short),
     }?;
@@ -161,12 +195,14 @@ fn one(fault: &'static str, common: &Common, run: impl FnOnce(&mut Bench) -> Res
 fn all(common: &Common, short: bool) -> Result<bool> {
     let (kill, sync, full) = (kill::Options::of_all(short), sync::Options::of_all(short), full::Options::of_all());
     let (power, flip) = (power::Options::of_all(short), flip::Options::of_all(short));
+    let deliver = deliver::Options::of_all(short);
     let started = clock::now();
     let reports = [
         observe("kill", common, |bench| kill::run(bench, &kill))?,
         observe("sync", common, |bench| sync::run(bench, &sync))?,
         observe("full", common, |bench| full::run(bench, &full))?,
         observe("power", common, |bench| power::run(bench, &power))?,
+        observe("deliver", common, |bench| deliver::run(bench, &deliver))?,
         observe("flip", common, |bench| flip::run(bench, &flip))?,
     ];
     let failed = reports.iter().filter(|report| !report.passed()).count();

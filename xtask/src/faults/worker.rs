@@ -83,6 +83,7 @@ impl Worker {
                 1 => (Shape::Array, 2 + self.chance.below(39)),
                 _ => (Shape::Single, 1),
             },
+            Mix::Paced(_) => (Shape::Single, 1),
             Mix::Bulk { events, .. } if self.planned >= events => return None,
             Mix::Bulk { lines, events } => (Shape::Lines, u64::from(lines.min(events - self.planned))),
         };
@@ -124,7 +125,7 @@ impl Worker {
                 self.busy_repeats = 0;
                 self.note_ack(&request, numbers);
                 self.last = Some(request);
-                Duration::ZERO
+                if let Mix::Paced(pause) = self.mix { pause } else { Duration::ZERO }
             }
             Answer::NotNow => {
                 self.note_refusal(&reply);

@@ -5,6 +5,7 @@
 //! does not take the others' figures with it.
 
 mod folder;
+mod idle;
 mod machine;
 mod process;
 mod publish;
@@ -71,8 +72,16 @@ enum Row {
     Idle,
     /// Webhook deliveries to one receiver.
     Deliver,
+    /// The same with a long log against a short one.
+    DeliverBehind,
+    /// Published one by one and delivered.
+    Sustained,
     /// Time from publishing to the webhook's arrival, at 50/s.
     Latency,
+    /// The same beside an endpoint with slow answers.
+    Sibling,
+    /// One event per POST with many webhooks that want none of it.
+    IdleSubscriptions,
 }
 
 /// What one run has at hand.
@@ -92,11 +101,12 @@ struct Sizes {
     behind: u64,
     behind_short: u64,
     deliveries: u64,
+    subscriptions: usize,
     idle: Duration,
 }
 
 impl Row {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 12] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -104,7 +114,11 @@ impl Row {
         Self::NdjsonBehind,
         Self::Idle,
         Self::Deliver,
+        Self::DeliverBehind,
+        Self::Sustained,
         Self::Latency,
+        Self::Sibling,
+        Self::IdleSubscriptions,
     ];
 
     fn name(self) -> String {
@@ -123,6 +137,7 @@ impl Sizes {
                 behind: 20_000,
                 behind_short: 1_000,
                 deliveries: 2_000,
+                subscriptions: 200,
                 idle: Duration::from_secs(1),
             });
         }
@@ -134,6 +149,7 @@ impl Sizes {
             behind: args.behind,
             behind_short: 10_000,
             deliveries: 100_000,
+            subscriptions: 100_000,
             idle: Duration::from_secs(5),
         })
     }
@@ -190,7 +206,11 @@ impl Bench {
             Row::Start => publish::start_to_first_ack(self).await,
             Row::Idle => publish::idle_memory(self).await,
             Row::Deliver => webhooks::deliveries(self).await,
+            Row::DeliverBehind => webhooks::against_short_log(self).await,
+            Row::Sustained => webhooks::sustained(self).await,
             Row::Latency => webhooks::latency(self).await,
+            Row::Sibling => webhooks::sibling(self).await,
+            Row::IdleSubscriptions => idle::subscriptions(self).await,
         }
     }
 }

@@ -78,11 +78,11 @@ impl Programs {
         Server::spawn(command, addr, &data.with_extension("log"))?.ready().await
     }
 
-    /// Starts a receiver of webhooks; `log` is where its lines go.
-    pub(crate) async fn receiver(&self, log: &Path) -> anyhow::Result<Server> {
+    /// Starts a receiver of webhooks; `log` is where its lines go, `more` are its further arguments.
+    pub(crate) async fn receiver(&self, log: &Path, more: &[&str]) -> anyhow::Result<Server> {
         let addr = free_address()?;
         let mut command = Command::new(&self.bench);
-        command.args(["receiver", "--listen", &addr.to_string()]);
+        command.args(["receiver", "--listen", &addr.to_string()]).args(more);
         Server::spawn(command, addr, log)?.ready().await
     }
 
@@ -169,6 +169,16 @@ impl Server {
         let mut connection = Connection::open(self.addr).await?;
         let answer = tokio::time::timeout(READY_TIME_MAX, connection.request(method, path, body)).await??;
         Ok((answer.status, answer.body.to_vec()))
+    }
+
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.spawned.elapsed()
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// The server's URL with `path`.

@@ -191,7 +191,7 @@ fn ensure_behind(answer: &Value, acked: u64) -> anyhow::Result<()> {
 }
 
 /// A folder with `events` in its log, left as `kill -9` leaves it: a copy, so that every measurement starts alike.
-async fn filled_copy(bench: &mut Bench, events: u64) -> anyhow::Result<Folder> {
+pub(crate) async fn filled_copy(bench: &mut Bench, events: u64) -> anyhow::Result<Folder> {
     if !bench.filled.iter().any(|(found, _)| *found == events) {
         let folder = bench.work.folder()?;
         let server = bench.programs.tidings(folder.path()).await?;

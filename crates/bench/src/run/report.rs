@@ -74,9 +74,11 @@ pub(crate) enum Unit {
 pub(crate) enum Goal {
     /// The median of the pairs' ratios is at least this.
     RatioAtLeast(f64),
+    /// The median of the pairs' ratios is at most this.
+    RatioAtMost(f64),
     /// No pair's figures are further apart than this.
     ApartAtMost(f64),
-    /// The median is at most this; there is no other side.
+    /// The median is at most this, whatever the other side, if there is one.
     AtMost(f64),
     /// The ratio is told and nothing demanded.
     RatioOnly,
@@ -174,7 +176,7 @@ impl Line {
     fn compared(&self) -> Option<Spread> {
         let pairs = self.tidings.iter().zip(&self.baseline);
         match self.goal {
-            Goal::RatioAtLeast(_) | Goal::RatioOnly => {
+            Goal::RatioAtLeast(_) | Goal::RatioAtMost(_) | Goal::RatioOnly => {
                 Spread::of(&pairs.map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>())
             }
             Goal::ApartAtMost(_) => Spread::of(&pairs.map(|(ours, theirs)| ours - theirs).collect::<Vec<_>>()),
@@ -187,7 +189,9 @@ impl Line {
             return "–".to_owned();
         };
         match self.goal {
-            Goal::RatioAtLeast(_) | Goal::RatioOnly => format!("{median:.2} ({min:.2}–{max:.2})"),
+            Goal::RatioAtLeast(_) | Goal::RatioAtMost(_) | Goal::RatioOnly => {
+                format!("{median:.2} ({min:.2}–{max:.2})")
+            }
             Goal::ApartAtMost(_) => format!("{median:+.1} MiB ({min:+.1} to {max:+.1})"),
             Goal::AtMost(_) => format!("{} to {}", self.unit.show(min), self.unit.show(max)),
         }
@@ -196,6 +200,7 @@ impl Line {
     fn target(&self) -> String {
         match self.goal {
             Goal::RatioAtLeast(least) => format!("≥ {least}"),
+            Goal::RatioAtMost(most) => format!("≤ {most}"),
             Goal::ApartAtMost(most) => format!("± {}", self.unit.show(most)),
             Goal::AtMost(most) => format!("≤ {}", self.unit.show(most)),
             Goal::RatioOnly => "–".to_owned(),
@@ -207,7 +212,7 @@ impl Line {
         match self.goal {
             Goal::RatioAtLeast(least) => Some(median >= least),
             Goal::ApartAtMost(most) => Some(min.abs() <= most && max.abs() <= most),
-            Goal::AtMost(most) => Some(median <= most),
+            Goal::AtMost(most) | Goal::RatioAtMost(most) => Some(median <= most),
             Goal::RatioOnly => None,
         }
     }
@@ -263,6 +268,12 @@ mod tests {
         assert_eq!(line.compared(), Some(Spread { median: 0.6, min: 0.5, max: 0.9 }));
         assert_eq!(line.met(), Some(true));
         assert!(line.markdown().contains("0.60 (0.50–0.90)"), "{}", line.markdown());
+    }
+
+    #[test]
+    fn a_ratio_may_have_a_bound_above() {
+        assert_eq!(line(Goal::RatioAtMost(2.0), &[1.0], &[1.9]).met(), Some(true));
+        assert_eq!(line(Goal::RatioAtMost(2.0), &[1.0], &[2.1]).met(), Some(false));
     }
 
     #[test]

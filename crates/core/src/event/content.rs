@@ -2,10 +2,11 @@
 
 use super::{Channel, Encoded, Header, Supplied};
 use crate::json;
+use crate::trace::TRACEPARENT;
 
 /// Whether a stored event and a new one have the same content: the same fields supplied, with equal values.
 ///
-/// Defaults do not count. Data is compared as JSON ([`json::equal`]), channels and metadata without order, times to the
+/// Defaults do not count, a `traceparent` that came with the request included. Data is compared as JSON ([`json::equal`]), channels and metadata without order, times to the
 /// millisecond. Erased data (`None`) equals anything: what it was cannot be known any more. A damaged header equals nothing.
 pub fn same_content(
     stored_header: &[u8],
@@ -13,7 +14,7 @@ pub fn same_content(
     stored_supplied: Supplied,
     new: &Encoded,
 ) -> bool {
-    if stored_supplied != new.supplied {
+    if stored_supplied.content() != new.supplied.content() {
         return false;
     }
     let (Ok(stored), Ok(given)) = (Header::parse(stored_header), Header::parse(&new.header(None))) else {
@@ -26,8 +27,15 @@ pub fn same_content(
         && (!supplied(Supplied::TIMESTAMP) || stored.timestamp == given.timestamp)
         && (!supplied(Supplied::SOURCE) || stored.source == given.source)
         && sorted(&stored.subject.channels) == sorted::<Channel>(&given.subject.channels)
-        && sorted(&stored.metadata) == sorted(&given.metadata)
+        && metadata(&stored, stored_supplied) == metadata(&given, new.supplied)
         && stored_data.is_none_or(|data| json::equal(data, &new.data))
+}
+
+/// The pairs that the producer supplied.
+fn metadata(header: &Header, supplied: Supplied) -> Vec<&(Box<str>, Box<str>)> {
+    let mut pairs = sorted(&header.metadata);
+    pairs.retain(|(name, _)| !(supplied.has(Supplied::REQUEST_TRACE) && &**name == TRACEPARENT));
+    pairs
 }
 
 fn sorted<T: Ord>(items: &[T]) -> Vec<&T> {
@@ -107,6 +115,28 @@ mod tests {
         let same = |new: &Encoded| same_content(&stored.header(None), Some(b"1"), stored.supplied, new);
         assert!(same(&timed("2026-01-01T01:00:00+01:00")));
         assert!(!same(&timed("2026-01-01T00:00:00.001Z")));
+    }
+
+    #[test]
+    fn the_trace_of_the_request_does_not_count_as_content_and_one_of_the_event_does() {
+        let defaults = Defaults { now: Timestamp::from_millis(0), source: "/s", random: [0; 26] };
+        let traced = |text: &str, trace: &str| parse(text).unwrap().encode_traced(&defaults, trace);
+        for metadata in ["", r#","metadata":{"k":"v"}"#] {
+            let text = format!(r#"{{"eventId":"e","eventType":"a.b"{metadata},"data":1}}"#);
+            let (first, second, plain) = (traced(&text, "t1"), traced(&text, "t2"), encode(&text));
+            let stored = |event: &Encoded| String::from_utf8(event.header(None)).unwrap();
+            assert!(stored(&first).contains(r#""traceparent":"t1""#) && !stored(&plain).contains("traceparent"));
+            for (old, new) in [(&first, &second), (&first, &plain), (&plain, &first)] {
+                assert!(same_content(&old.header(None), Some(b"1"), old.supplied, new), "{text}");
+            }
+        }
+        let own = r#"{"eventId":"e","eventType":"a.b","metadata":{"traceparent":"t1"},"data":1}"#;
+        let (first, second) = (traced(own, "t2"), encode(&own.replace("t1", "t3")));
+        assert!(String::from_utf8(first.header(None)).unwrap().contains(r#""traceparent":"t1""#));
+        assert!(same_content(&first.header(None), Some(b"1"), first.supplied, &encode(own)));
+        assert!(!same_content(&first.header(None), Some(b"1"), first.supplied, &second));
+        let without = traced(r#"{"eventId":"e","eventType":"a.b","data":1}"#, "t1");
+        assert!(!same_content(&first.header(None), Some(b"1"), first.supplied, &without));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{Draft, Subject};
+use super::{Draft, METADATA_MAX, Subject};
 use crate::id::{EventId, uuid_v7};
 use crate::json::quote;
 use crate::time::Timestamp;
+use crate::trace::TRACEPARENT;
 
 /// What an event gets where its producer left it open.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +39,17 @@ impl Supplied {
     pub const CHANNELS: Self = Self(1 << 4);
     /// `metadata` was supplied.
     pub const METADATA: Self = Self(1 << 5);
+    /// `traceparent` in the metadata is that of the request: a default, not content.
+    pub const REQUEST_TRACE: Self = Self(1 << 6);
 
     /// Whether all bits of `other` are set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Those bits of fields that make up the content.
+    pub(super) const fn content(self) -> Self {
+        Self(self.0 & !Self::REQUEST_TRACE.0)
     }
 
     fn of(draft: &Draft) -> Self {
@@ -78,6 +86,16 @@ pub struct Encoded {
 }
 
 impl Draft {
+    /// As [`Draft::encode`], with the `traceparent` of the request for an event that has none of its own.
+    pub fn encode_traced(mut self, defaults: &Defaults<'_>, traceparent: &str) -> Encoded {
+        let supplied = Supplied::of(&self);
+        if self.metadata.len() >= METADATA_MAX || self.metadata.iter().any(|(name, _)| &**name == TRACEPARENT) {
+            return self.encode(defaults);
+        }
+        self.metadata.push((TRACEPARENT.into(), traceparent.into()));
+        Encoded { supplied: Supplied(supplied.0 | Supplied::REQUEST_TRACE.0), ..self.encode(defaults) }
+    }
+
     /// Fills the defaults and writes the header.
     pub fn encode(self, defaults: &Defaults<'_>) -> Encoded {
         let supplied = Supplied::of(&self);

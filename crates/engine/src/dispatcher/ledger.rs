@@ -7,7 +7,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 use tidings_core::event::EventType;
 use tidings_core::id::uuid_v7;
-use tidings_core::lane::{Changes, Outcome};
+use tidings_core::lane::{Changes, Notice, Outcome};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::store::{Attempt, Document, Expect, Kind, Letter, Owner, Settle};
@@ -97,6 +97,7 @@ impl Ledger {
     pub(super) fn take(&mut self, changes: Option<Changes>, now: Timestamp) {
         let unchanged = || Changes { cursor: self.cursor, acked: self.acked.clone(), ..Changes::default() };
         let changes = changes.unwrap_or_else(unchanged);
+        changes.notices.iter().for_each(|notice| self.say(notice));
         let failed: Vec<_> = changes.dead.iter().map(|dead| self.failed.remove(&dead.offset)).collect();
         let letters = failed.iter().map(|failed| self.letter(failed.as_ref(), now)).collect();
         let event_ids = failed.into_iter().map(|failed| failed.map(|failed| failed.id)).collect();
@@ -110,6 +111,18 @@ impl Ledger {
             },
             event_ids,
         });
+    }
+
+    /// What whoever watches the server sees of a subscription. Single deliveries that are given up are counted instead.
+    fn say(&self, notice: &Notice) {
+        let subscription = &*self.subscription.id;
+        match notice {
+            Notice::Deactivated { reason } => tracing::warn!(subscription, %reason, "deactivated"),
+            Notice::Failing { round, reason } => tracing::info!(subscription, round, %reason, "failing"),
+            Notice::Recovered { rounds } => tracing::info!(subscription, rounds, "recovered"),
+            // Said where it was noticed.
+            Notice::Gap { .. } => {}
+        }
     }
 
     fn letter(&self, failed: Option<&Failed>, now: Timestamp) -> Letter {

@@ -31,13 +31,9 @@ pub(super) async fn open(
     at: Option<Offset>,
     now: Timestamp,
 ) -> Result<Lane, Unavailable> {
-    let progress = match at {
-        Some(cursor) => Progress { cursor, ..Progress::default() },
-        None => {
-            let kept = store.progress(&subscription.id).await?;
-            kept.unwrap_or(Progress { cursor: subscription.start, ..Progress::default() })
-        }
-    };
+    let begins = |cursor| Progress { cursor, ..Progress::default() };
+    let kept = if at.is_none() { store.progress(&subscription.id).await? } else { None };
+    let progress = kept.unwrap_or_else(|| begins(at.unwrap_or(subscription.start)));
     let Progress { cursor, acked, rows } = progress;
     // A clock that was set back must not stretch a step.
     let longest = subscription.settings.schedule.longest_wait();

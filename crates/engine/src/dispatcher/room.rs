@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
+use foldhash::HashSet;
 use parking_lot::Mutex;
 use tidings_log::Tenant;
 use tokio::sync::Notify;
@@ -27,7 +28,11 @@ struct State {
 
 /// Who waits, by tenant; the tenant in front is next.
 #[derive(Default)]
-struct Queue(VecDeque<(Tenant, VecDeque<Weak<Notify>>)>);
+struct Queue {
+    tenants: VecDeque<(Tenant, VecDeque<Weak<Notify>>)>,
+    /// The address of each that waits, so that nobody does twice: thousands ask again and again.
+    waiting: HashSet<usize>,
+}
 
 /// One attempt's place; free again when dropped.
 pub(super) struct Place {
@@ -73,22 +78,27 @@ impl Drop for Place {
 
 impl Queue {
     fn push(&mut self, tenant: Tenant, bell: &Arc<Notify>) {
+        // As long as a weak one is kept here, no other can have its address.
+        if !self.waiting.insert(Arc::as_ptr(bell).addr()) {
+            return;
+        }
         let bell = Arc::downgrade(bell);
-        match self.0.iter_mut().find(|(other, _)| *other == tenant) {
-            Some((_, waiting)) if waiting.iter().any(|other| other.ptr_eq(&bell)) => {}
+        match self.tenants.iter_mut().find(|(other, _)| *other == tenant) {
             Some((_, waiting)) => waiting.push_back(bell),
-            None => self.0.push_back((tenant, VecDeque::from([bell]))),
+            None => self.tenants.push_back((tenant, VecDeque::from([bell]))),
         }
     }
 
     /// Rings for the next who is still there; false if there is nobody.
     fn ring(&mut self) -> bool {
-        while let Some((tenant, mut waiting)) = self.0.pop_front() {
-            let bell = waiting.pop_front().and_then(|bell| bell.upgrade());
+        while let Some((tenant, mut waiting)) = self.tenants.pop_front() {
+            let bell = waiting.pop_front();
             if !waiting.is_empty() {
-                self.0.push_back((tenant, waiting));
+                self.tenants.push_back((tenant, waiting));
             }
-            if let Some(bell) = bell {
+            let Some(bell) = bell else { continue };
+            self.waiting.remove(&bell.as_ptr().addr());
+            if let Some(bell) = bell.upgrade() {
                 bell.notify_one();
                 return true;
             }

@@ -39,7 +39,7 @@ const CHUNK: usize = 256;
 /// The pauses between tries of a read that fails, and before an attempt whose event could not be read.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 /// Who waits for room asks again after this, should nobody ring.
-const ROOM_PAUSE: Duration = Duration::from_millis(100);
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a lane begins with.
 pub(super) struct Opening {

@@ -1,5 +1,8 @@
 //! A thread's part of all subscriptions: who they are, who runs, what waits for them.
 
+mod lanes;
+mod sweeping;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,20 +12,17 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tidings_core::circuit::Standing;
 use tidings_core::offset::Offset;
-use tidings_log::store::{Sweep, Swept};
+use tidings_log::store::Swept;
 use tidings_log::{Event, Store, Tenant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use super::entry::{Drained, End, Entry, INBOX_MAX, Live, Running, Told};
+use super::entry::{Entry, Live, Running, Told};
 use super::meter::Meter;
 use super::orders::Ordered;
 use super::room::{ATTEMPTS_MAX, Room};
 use super::{Env, LaneStatus, Subscription, Totals, runner, slot, sweeper};
 use crate::interest::Interest;
-
-/// Subscriptions that one sweep makes current.
-const CURRENT_MAX: usize = 1_024;
 
 pub(super) struct Shard {
     pub(super) store: Arc<dyn Store>,
@@ -216,188 +216,6 @@ impl Shard {
         });
     }
 
-    /// Puts swept events to those who want them.
-    pub(super) fn put(self: &Arc<Self>, tenant: Tenant, events: &[Arc<Event>]) {
-        let mut state = self.state.lock();
-        let mut found = Vec::new();
-        let mut rung = Vec::new();
-        for event in events {
-            let Some(part) = state.parts.get(&tenant) else { return };
-            part.interest.find(&event.subject, &mut found);
-            for &number in &found {
-                let Some(entry) = state.entries.get_mut(&number).filter(|entry| event.offset > entry.since) else {
-                    continue;
-                };
-                match &mut entry.lane {
-                    Some(lane) if lane.attached => {
-                        lane.attached = lane.inbox.len() < INBOX_MAX;
-                        if lane.attached {
-                            lane.inbox.push_back(Arc::clone(event));
-                        }
-                        if rung.last() != Some(&number) {
-                            rung.push(number);
-                        }
-                    }
-                    // It reads for itself until it has caught up.
-                    Some(_) => {}
-                    None => {
-                        let at = Offset(event.offset.0 - 1);
-                        self.spawn(&mut state, number, Some(at), VecDeque::from([Arc::clone(event)]));
-                    }
-                }
-            }
-        }
-        if let (Some(part), Some(last)) = (state.parts.get_mut(&tenant), events.last()) {
-            part.place = part.place.max(last.offset);
-        }
-        rung.sort_unstable();
-        rung.dedup();
-        for lane in rung.iter().filter_map(|number| state.entries.get(number)?.lane.as_ref()) {
-            lane.bell.notify_one();
-        }
-    }
-
-    /// Moves a tenant's place over events that nobody is left to want.
-    pub(super) fn pass(&self, tenant: Tenant, through: Offset) {
-        if let Some(part) = self.state.lock().parts.get_mut(&tenant) {
-            part.place = part.place.max(through);
-        }
-    }
-
-    /// A tenant's place, and whether anybody wants events.
-    pub(super) fn place(&self, tenant: Tenant) -> (Offset, bool) {
-        let state = self.state.lock();
-        state.parts.get(&tenant).map_or((Offset(0), false), |part| (part.place, !part.interest.is_empty()))
-    }
-
-    /// What a sweep has to commit for a tenant: a write for each slot that moved.
-    pub(super) fn sweeps(&self, tenant: Tenant) -> Vec<Sweep> {
-        let mut state = self.state.lock();
-        let State { entries, parts, .. } = &mut *state;
-        // A shard that is shut has given its lanes away: they only look idle.
-        let part = parts.get_mut(&tenant).filter(|_| *self.phase.borrow() != Phase::Shut);
-        let Some(part) = part else { return Vec::new() };
-        let mut through: BTreeMap<u8, Offset> = BTreeMap::new();
-        for entry in entries.values().filter(|entry| entry.subscription.tenant == tenant) {
-            let through = through.entry(entry.slot).or_insert(part.place);
-            // What a lane without a row of its own has not settled, the slot must not pass.
-            if let Some(cursor) = entry.uncommitted() {
-                *through = cursor.min(*through);
-            }
-        }
-        let mut sweeps: Vec<_> = through
-            .into_iter()
-            .map(|(slot, through)| Sweep { tenant, slot, through, current: Vec::new() })
-            .filter(|sweep| part.swept.get(&sweep.slot).is_none_or(|before| *before < sweep.through))
-            .collect();
-        let mut left = CURRENT_MAX;
-        for entry in entries.values_mut().filter(|entry| entry.subscription.tenant == tenant && entry.is_idle()) {
-            let sweep = sweeps.iter_mut().find(|sweep| sweep.slot == entry.slot);
-            let Some(sweep) = sweep.filter(|sweep| left > 0 && entry.committed <= sweep.through) else { continue };
-            entry.own = false;
-            entry.since = entry.since.max(sweep.through);
-            sweep.current.push(entry.subscription.id.clone());
-            left -= 1;
-        }
-        part.swept.extend(sweeps.iter().map(|sweep| (sweep.slot, sweep.through)));
-        sweeps
-    }
-
-    /// Takes back what [`Shard::sweeps`] told: it could not be committed.
-    pub(super) fn unswept(&self, tenant: Tenant, sweeps: &[Sweep]) {
-        let mut state = self.state.lock();
-        let State { entries, parts, by_id, .. } = &mut *state;
-        for sweep in sweeps {
-            if let Some(part) = parts.get_mut(&tenant) {
-                part.swept.remove(&sweep.slot);
-            }
-            for entry in sweep.current.iter().filter_map(|id| by_id.get(id)) {
-                if let Some(entry) = entries.get_mut(entry) {
-                    entry.own = true;
-                }
-            }
-        }
-    }
-
-    /// What waits for a lane, up to `limit` events.
-    pub(super) fn drain(&self, number: u32, limit: usize) -> Drained {
-        let mut state = self.state.lock();
-        let State { entries, parts, .. } = &mut *state;
-        let Some(entry) = entries.get_mut(&number) else { return Drained::default() };
-        let place = parts.get(&entry.subscription.tenant).map(|part| part.place);
-        let Some(lane) = &mut entry.lane else { return Drained::default() };
-        let count = limit.min(lane.inbox.len());
-        let events = lane.inbox.drain(..count).collect();
-        let empty = lane.inbox.is_empty();
-        Drained { events, attached: lane.attached, empty, reached: place.filter(|_| lane.attached && empty) }
-    }
-
-    /// Has the sweeper put events to a lane again, if it has seen all that were put to others.
-    pub(super) fn attach(&self, number: u32, seen: Offset) -> bool {
-        let mut state = self.state.lock();
-        let Some(entry) = state.entries.get(&number) else { return false };
-        if state.parts.get(&entry.subscription.tenant).is_none_or(|part| seen < part.place) {
-            return false;
-        }
-        state.interest(number, true);
-        match state.entries.get_mut(&number).and_then(|entry| entry.lane.as_mut()) {
-            Some(lane) => {
-                lane.attached = true;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Has a lane read for itself: its cursor was moved.
-    pub(super) fn detach(&self, number: u32) {
-        let mut state = self.state.lock();
-        if let Some(lane) = state.entries.get_mut(&number).and_then(|entry| entry.lane.as_mut()) {
-            lane.attached = false;
-            lane.inbox.clear();
-        }
-    }
-
-    /// Ends a lane that has nothing to do; false if something came meanwhile.
-    pub(super) fn leave(&self, number: u32, end: End, quiet: impl FnOnce() -> bool) -> bool {
-        let mut state = self.state.lock();
-        let State { entries, parts, .. } = &mut *state;
-        let Some(entry) = entries.get_mut(&number) else { return true };
-        let dormant = !end.standing.is_active();
-        let Some(lane) = &entry.lane else { return true };
-        if !quiet() || entry.renewed || (!dormant && (!lane.attached || !lane.inbox.is_empty())) {
-            return false;
-        }
-        entry.end(end);
-        if let Some(part) = parts.get(&entry.subscription.tenant).filter(|_| !dormant) {
-            entry.since = part.place;
-        }
-        if dormant {
-            state.interest(number, false);
-        }
-        true
-    }
-
-    /// Notes that a lane was ended, or ended because it must.
-    pub(super) fn finish(self: &Arc<Self>, number: u32, end: End) {
-        let mut state = self.state.lock();
-        let shut = *self.phase.borrow() == Phase::Shut;
-        let Some(entry) = state.entries.get_mut(&number) else { return };
-        let own = end.own;
-        let cursor = end.committed;
-        entry.end(end);
-        if std::mem::take(&mut entry.renewed) && !shut && entry.standing.is_active() {
-            let at = (!own).then_some(cursor);
-            self.spawn(&mut state, number, at, VecDeque::new());
-        }
-    }
-
-    pub(super) fn note_dead(&self, number: u32, more: u64, less: u64) {
-        if let Some(entry) = self.state.lock().entries.get_mut(&number) {
-            entry.dead = (entry.dead + more).saturating_sub(less);
-        }
-    }
-
     pub(super) fn order(self: &Arc<Self>, id: &str, ordered: Ordered) -> bool {
         let mut state = self.state.lock();
         let Some(&number) = state.by_id.get(id) else { return false };
@@ -457,9 +275,13 @@ impl Shard {
             let sweepers: Vec<_> = state.parts.values().map(|part| part.sweeper.clone()).collect();
             (lanes, sweepers)
         };
-        lanes.iter().for_each(|lane| lane.tell(Told::Settle));
+        for lane in &lanes {
+            lane.tell(Told::Settle);
+        }
         if tokio::time::timeout(patience, join_all(lanes.iter_mut().map(Running::ended))).await.is_err() {
-            lanes.iter().for_each(|lane| lane.tell(Told::Cancel));
+            for lane in &lanes {
+                lane.tell(Told::Cancel);
+            }
             join_all(lanes.iter_mut().map(Running::ended)).await;
         }
         for sweeper in &mut sweepers {

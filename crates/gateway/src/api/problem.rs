@@ -1,13 +1,16 @@
 //! Refusals as RFC 9457 problems. The only place that knows status codes of errors.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use axum::body::Body;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value};
 use tidings_core::problem::{Rule, Violation};
 use tidings_log::{CommitError, Refusal, Unavailable};
 
 use super::kinds::{self, Kind};
+use crate::clock;
 
 /// Where the pages about problems are: a reference that leads to the server that answered (RFC 9457 §3.1.1).
 const PAGES: &str = "/errors/";
@@ -26,6 +29,10 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), members: Box::default(), headers: Vec::new() }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind.status
     }
 
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -143,11 +150,23 @@ impl From<Unavailable> for Problem {
             Unavailable::Fenced(_) | Unavailable::Trouble(_) => &kinds::LOG_UNAVAILABLE,
             Unavailable::Damaged(_) => &kinds::DAMAGED,
         };
-        tracing::warn!(error = %unavailable, "refused");
+        // A disk stays full for many requests; metrics count them all.
+        if said_this_second() {
+            tracing::debug!(error = %unavailable, "refused");
+        } else {
+            tracing::warn!(error = %unavailable, "refused");
+        }
         let problem = Self::new(kind, detail);
         // Waiting mends all but damage.
         if kind == &kinds::DAMAGED { problem } else { problem.retry_after(RETRY_SECONDS) }
     }
+}
+
+/// Whether such a thing was said in this second already.
+fn said_this_second() -> bool {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let second = clock::now().as_millis() / 1_000;
+    LAST.swap(second, Ordering::Relaxed) == second
 }
 
 impl From<CommitError> for Problem {

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tidings_core::cloudevents;
 use tidings_core::event::{Defaults, Draft, EventLimits};
 use tidings_core::json;
 use tidings_core::problem::Violation;
+use tidings_core::trace::{Context, TRACEPARENT};
 use tidings_log::store::{Prepared, RequestKey};
 use tidings_log::{Append, Appended, Write, Written};
 
@@ -18,6 +19,7 @@ use super::kinds;
 use super::problem::{Problem, internal};
 use super::routes::Answer;
 use crate::clock;
+use crate::telemetry::trace::{Kind, Open, Tracer};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
@@ -33,7 +35,57 @@ enum Batch {
     Many(Vec<Draft>),
 }
 
-pub(crate) async fn publish(mut call: Call) -> Answer {
+/// Publishes, and records it in the trace of the request.
+pub(crate) async fn publish(call: Call) -> Answer {
+    let header = trace_header(&call.parts.headers);
+    let Some(tracer) = call.app.tracer.clone() else { return keep(call, &mut Causes { header, open: None }).await };
+    let tenant = call.tenant.as_str().to_owned();
+    let mut causes = Causes { header, open: tracer.begin(header) };
+    let answer = keep(call, &mut causes).await;
+    if let Some(open) = causes.open {
+        let status = answer.as_ref().map_or_else(Problem::status, Response::status);
+        let fault = status.is_server_error().then(|| status.to_string());
+        let attributes = vec![
+            ("http.request.method", "POST".into()),
+            ("http.route", "/events".into()),
+            ("http.response.status_code", status.as_u16().into()),
+            ("tidings.tenant", tenant.into()),
+        ];
+        tracer.end(open, ("POST /events", Kind::Server), attributes, fault);
+    }
+    answer
+}
+
+/// What a request is part of.
+struct Causes {
+    /// The publisher's span, by the header.
+    header: Option<Context>,
+    /// The request's own, if it is recorded.
+    open: Option<Open>,
+}
+
+impl Causes {
+    /// One event that names its own trace, without a header: then the request is part of that.
+    fn adopt(&mut self, drafts: &[Draft]) {
+        if let ([draft], None, Some(open)) = (drafts, self.header, self.open) {
+            let own = draft.metadata.iter().find(|(name, _)| &**name == TRACEPARENT);
+            let parent = own.and_then(|(_, text)| Context::parse(text));
+            self.open = Some(parent.map_or(open, |parent| open.under(parent)));
+        }
+    }
+
+    /// What events get that name no trace of their own.
+    fn traceparent(&self) -> Option<String> {
+        self.open.map(|open| open.context).or(self.header).map(|context| context.to_string())
+    }
+}
+
+/// The publisher's span. A header that is none counts as left out, as the standard wants it.
+fn trace_header(headers: &HeaderMap) -> Option<Context> {
+    headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(|text| Context::parse(text.trim()))
+}
+
+async fn keep(mut call: Call, causes: &mut Causes) -> Answer {
     let request = request_key(&call)?;
     let text = body::read(&mut call).await?;
     let request = request.map(|key| RequestKey { key, body: Sha256::digest(&text).into() });
@@ -45,16 +97,32 @@ pub(crate) async fn publish(mut call: Call) -> Answer {
     within_walls(&call, &drafts)?;
     let tenant = call.tenant().await?;
     let now = clock::now();
-    let source = &call.app.settings.source;
-    let events = drafts
-        .into_iter()
-        .map(|draft| Prepared::new(tenant, draft.encode(&Defaults { now, source, random: clock::random() })))
-        .collect();
-    let written = call.app.store.commit(now, vec![Write::Append(Append { tenant, events, request })]).await?;
+    causes.adopt(&drafts);
+    let traceparent = causes.traceparent();
+    let encode = |draft: Draft| {
+        let defaults = Defaults { now, source: &call.app.settings.source, random: clock::random() };
+        match &traceparent {
+            Some(traceparent) => draft.encode_traced(&defaults, traceparent),
+            None => draft.encode(&defaults),
+        }
+    };
+    let events: Vec<_> = drafts.into_iter().map(|draft| Prepared::new(tenant, encode(draft))).collect();
+    let (count, commit) = (events.len(), begin_commit(&call, causes));
+    let written = call.app.store.commit(now, vec![Write::Append(Append { tenant, events, request })]).await;
+    if let Some((tracer, open)) = commit {
+        let fault = written.as_ref().err().map(ToString::to_string);
+        tracer.end(open, ("commit", Kind::Internal), vec![("tidings.events", count.into())], fault);
+    }
+    let written = written?;
     let [Written::Appended { results, replayed }] = &written[..] else {
         return Err(internal(&format!("unexpected answer {written:?}")));
     };
     Ok(accepted(results, *replayed, single))
+}
+
+fn begin_commit<'a>(call: &'a Call, causes: &Causes) -> Option<(&'a Tracer, Open)> {
+    let (tracer, request) = (call.app.tracer.as_ref()?, causes.open?);
+    Some((tracer, tracer.begin(Some(request.context))?))
 }
 
 fn accepted(results: &[Appended], replayed: bool, single: bool) -> http::Response<axum::body::Body> {

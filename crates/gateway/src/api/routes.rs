@@ -1,6 +1,7 @@
 //! The route table: what each route needs is declared here and enforced in one place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,8 +14,10 @@ use super::call::{self, Call};
 use super::problem::Problem;
 use super::unread;
 use super::webhooks::{deliveries, orders, replays, secrets};
-use super::{audit, dead_letters, errors, events, health, keys, openapi, publish, stream, webhooks};
+use super::{audit, dead_letters, errors, events, health, keys, metrics, openapi, publish, stream, webhooks};
 use crate::app::App;
+use crate::clock;
+use crate::control::audit::Actor;
 use crate::control::keys::Principal;
 
 pub(crate) type Answer = Result<Response<Body>, Problem>;
@@ -71,6 +74,7 @@ pub(crate) fn all() -> Vec<Route> {
         route(&get, "/health/live", Open, &[], |call| Box::pin(health::live(call))),
         route(&get, "/health/ready", Open, &[], |call| Box::pin(health::ready(call))),
         route(&get, "/health/events", Open, &[], |call| Box::pin(health::events(call))),
+        route(&get, metrics::PATH, Needs(Scope::OpsRead), &[], |call| Box::pin(metrics::metrics(call))),
         route(&get, "/errors/{slug}", Open, &[], |call| Box::pin(errors::page(call))),
         route(&get, "/openapi.json", Open, &[], |call| Box::pin(openapi::document(call))),
     ];
@@ -138,32 +142,47 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
         }
         let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::GET);
         let path = route.path;
-        let shared = (Arc::new(route), Arc::clone(app), trusted.cloned());
+        let meter = app.requests.of(route.method.as_str(), path);
+        let trusted = trusted.cloned().or_else(|| anybody(app, path));
+        let shared = (Arc::new((route, meter)), Arc::clone(app), trusted);
         let serve = move |request: Request<Body>| {
             let (route, app, trusted) = shared.clone();
             async move {
-                let answer = match call::admit(app, &route, trusted, unread::guard(request)) {
+                let began = clock::monotonic();
+                let (route, meter) = &*route;
+                let answer = match call::admit(app, route, trusted, unread::guard(request)) {
                     Ok(call) => (route.handler)(call).await,
                     Err(problem) => Err(problem),
                 };
-                answer.unwrap_or_else(Problem::into_response)
+                let response = answer.unwrap_or_else(Problem::into_response);
+                meter.record(response.status(), began.elapsed());
+                response
             }
         };
         router = router.route(path, on(filter, serve));
     }
+    let unmatched = app.requests.of("any", "unmatched");
     for (path, allowed) in methods {
+        let meter = Arc::clone(&unmatched);
         let allowed: Arc<str> = allowed.join(", ").into();
         let refuse = move |request: Request<Body>| {
             drop(unread::guard(request));
-            let allowed = Arc::clone(&allowed);
-            async move { Problem::method_not_allowed(&allowed).into_response() }
+            let response = Problem::method_not_allowed(&allowed).into_response();
+            meter.record(response.status(), Duration::ZERO);
+            async move { response }
         };
         router = router.route(path, axum::routing::any(refuse));
     }
-    router.fallback(refuse_path)
+    router.fallback(move |request: Request<Body>| {
+        drop(unread::guard(request));
+        let response = Problem::not_found("path; `/openapi.json` lists all").into_response();
+        unmatched.record(response.status(), Duration::ZERO);
+        async move { response }
+    })
 }
 
-async fn refuse_path(request: Request<Body>) -> Response<Body> {
-    drop(unread::guard(request));
-    Problem::not_found("path; `/openapi.json` lists all").into_response()
+/// Whom the settings let ask for metrics without a key.
+fn anybody(app: &App, path: &str) -> Option<Principal> {
+    let open = path == metrics::PATH && app.settings.telemetry.metrics_open;
+    open.then(|| Principal { scopes: vec![Scope::OpsRead], ..Principal::operator(Actor::Operator) })
 }

@@ -8,6 +8,7 @@ mod registry;
 mod sample;
 mod settings;
 mod sink;
+mod traced;
 
 pub(crate) use means::{Means, Smtp};
 pub(crate) use notify::{check_target, owner};

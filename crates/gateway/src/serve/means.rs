@@ -13,15 +13,22 @@ use zeroize::Zeroizing;
 
 use crate::config::{self, Settings};
 use crate::control::webhooks::{Means, Smtp, check_target};
+use crate::telemetry::trace::Tracer;
 
 /// Everything that webhooks are delivered with.
-pub(super) fn means(settings: &Settings, sealing: SealingKey, listening: SocketAddr) -> Result<Means> {
+pub(super) fn means(
+    settings: &Settings,
+    sealing: SealingKey,
+    listening: SocketAddr,
+    tracer: Option<Tracer>,
+) -> Result<Means> {
     let means = Means {
         door: Arc::new(door(settings, listening)?),
         sealing,
         smtp: settings.smtp.as_ref().map(smtp).transpose()?,
         contact: settings.contact.clone(),
         keep_answers: settings.egress.keep_answers,
+        tracer,
     };
     if let Some(contact) = &means.contact {
         check_target(contact, &means).map_err(|error| anyhow!("setting `delivery.contact`: {error}"))?;
@@ -33,9 +40,14 @@ pub(super) fn means(settings: &Settings, sealing: SealingKey, listening: SocketA
 fn door(settings: &Settings, listening: SocketAddr) -> Result<Door> {
     let mut policy = settings.egress.policy.clone();
     policy.listeners = vec![listening];
+    let resolver = Resolver::system().map_err(|error| anyhow!("cannot look names up: {error}"))?;
+    Ok(Door::new(policy, resolver, trust(settings)?))
+}
+
+/// The authorities that answers from outside are believed by.
+pub(super) fn trust(settings: &Settings) -> Result<Trust> {
     let pem = settings.egress.ca_file.as_deref().map(read).transpose()?;
-    let trust = Trust::new(pem.as_deref()).map_err(|error| anyhow!("setting `egress.ca_file`: {error}"))?;
-    Ok(Door::new(policy, Resolver::system().map_err(|error| anyhow!("cannot look names up: {error}"))?, trust))
+    Trust::new(pem.as_deref()).map_err(|error| anyhow!("setting `egress.ca_file`: {error}"))
 }
 
 fn smtp(settings: &config::Smtp) -> Result<Smtp> {

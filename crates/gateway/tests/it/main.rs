@@ -5,6 +5,7 @@ mod audit;
 mod cli;
 mod health;
 mod keys;
+mod operations;
 mod publish;
 mod read;
 mod refusals;

@@ -12,6 +12,7 @@ mod heads;
 mod history;
 mod kept;
 mod letters;
+mod measures;
 mod merge;
 mod merging;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use tidings_core::time::Timestamp;
 use tokio::sync::oneshot;
 
 pub use connection::OpenError;
+pub use measures::{Measures, Watch};
 use pool::Pool;
 use queue::Unit;
 use reader::Reader;
@@ -131,6 +133,11 @@ impl SqliteStore {
             .spawn(move || seal::run(&Arc::clone(&sealer.shared), &sealer))
             .map_err(io)?;
         Ok(Self { shared, readers, writer: Mutex::new(Some(writer)), sealer: Mutex::new(Some(sealer)), _lock: lock })
+    }
+
+    /// For who watches the engine.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
     }
 
     /// Runs `read` on a reader thread.

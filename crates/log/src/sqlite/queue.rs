@@ -116,6 +116,12 @@ impl Queue {
         Work::Tasks(taken.into_iter().map(|(_, task)| task).collect())
     }
 
+    /// How much waits: tasks, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.tasks.len(), state.bytes)
+    }
+
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_all();

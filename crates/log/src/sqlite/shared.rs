@@ -14,6 +14,7 @@ use tidings_core::time::Timestamp;
 use tokio::sync::watch;
 
 use super::group::{End, Group};
+use super::measures::Meter;
 use super::pool::Pool;
 use super::queue::{Queue, Task, Work};
 use super::run::Runs;
@@ -26,6 +27,7 @@ use crate::tail::Tail;
 pub(crate) struct Shared {
     pub(crate) folder: PathBuf,
     pub(crate) queue: Queue,
+    pub(crate) meter: Meter,
     pub(crate) tail: Tail,
     pub(crate) index: RwLock<TailIndex>,
     pub(crate) runs: Runs,
@@ -71,6 +73,7 @@ impl Shared {
         Self {
             folder,
             queue: Queue::default(),
+            meter: Meter::default(),
             tail: Tail::default(),
             index: RwLock::default(),
             runs: Runs::default(),
@@ -108,6 +111,10 @@ impl Shared {
         self.tenants.read().states.keys().copied().collect()
     }
 
+    pub(crate) fn extents(&self) -> Vec<Extent> {
+        self.tenants.read().states.values().map(|state| state.extent).collect()
+    }
+
     /// Where a tenant's log ends; a tenant that was never written to has nothing.
     pub(crate) fn end(&self, tenant: Tenant) -> End {
         let tenants = self.tenants.read();
@@ -135,6 +142,7 @@ impl Shared {
 
     /// Takes what a committed group changed.
     pub(crate) fn apply(&self, group: &Group) {
+        self.meter.committed(group.fresh.len());
         let mut tenants = self.tenants.write();
         for (tenant, name) in &group.tenants {
             let state = TenantState {

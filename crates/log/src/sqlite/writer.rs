@@ -13,6 +13,7 @@ use super::connection::{BUSY_TIMEOUT, classify, close_without_checkpoint};
 use super::flush::Flush;
 use super::group::Group;
 use super::heads::HeadCache;
+use super::measures::Timed;
 use super::merging::Merging;
 use super::queue::{Task, Unit, Work};
 use super::reader;
@@ -158,10 +159,12 @@ impl Writer {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(error = %unavailable, "commits fail");
         }
+        self.shared.meter.failed();
         self.shared.lose_seals();
     }
 
     fn transact(&mut self, group: &mut Group, tasks: Vec<Task>, answers: &mut Answers) -> Result<(), Unavailable> {
+        let _timed = Timed::begin(&self.shared, tasks.len());
         let mut failed = self.run_cached("BEGIN IMMEDIATE").map_err(|error| classify(&error)).err();
         for task in tasks {
             match task {

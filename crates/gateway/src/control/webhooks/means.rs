@@ -10,6 +10,7 @@ use tidings_sinks::mail::{self, Mail, Security};
 use zeroize::Zeroizing;
 
 use crate::clock;
+use crate::telemetry::trace::Tracer;
 
 /// For a mail to be handed over.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -23,6 +24,8 @@ pub(crate) struct Means {
     pub(crate) contact: Option<String>,
     /// Whether the text that endpoints answer is kept.
     pub(crate) keep_answers: bool,
+    /// Where spans of attempts go, if anywhere.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// The operator's mail server.

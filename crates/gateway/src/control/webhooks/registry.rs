@@ -19,6 +19,7 @@ use super::means::Means;
 use super::record::Record;
 use super::settings::Draft;
 use super::sink::Way;
+use super::traced::traced;
 use super::{Verdict, notify, sample};
 use crate::clock;
 use crate::control::audit::{self, Actor};
@@ -98,7 +99,7 @@ impl Webhooks {
             start: record.start,
             settings: record.settings.lane(),
             told: true,
-            sink: Way::own(record, &self.means).sink(record, &self.means)?,
+            sink: traced(&record.id, Way::own(record, &self.means).sink(record, &self.means)?, &self.means),
         })
     }
 

@@ -24,6 +24,7 @@ pub(crate) struct Server {
     root: TempDir,
     data: PathBuf,
     dev: bool,
+    env: Vec<(&'static str, &'static str)>,
     child: Option<Child>,
 }
 
@@ -48,7 +49,8 @@ impl Server {
     /// A server that is not started yet.
     pub(crate) fn prepared(dev: bool, settings: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let server = Self { address: free_address(), data: root.path().join("data"), root, dev, child: None };
+        let server =
+            Self { address: free_address(), data: root.path().join("data"), root, dev, env: Vec::new(), child: None };
         server.set(settings);
         server
     }
@@ -68,6 +70,16 @@ impl Server {
         fs::write(self.root.path().join("tidings.toml"), settings).unwrap();
     }
 
+    /// A variable, from the next start on.
+    pub(crate) fn env(&mut self, name: &'static str, value: &'static str) {
+        self.env.push((name, value));
+    }
+
+    /// What all runs wrote to standard output.
+    pub(crate) fn stdout(&self) -> String {
+        fs::read_to_string(self.root.path().join("stdout")).unwrap_or_default()
+    }
+
     /// What all runs wrote to standard error.
     pub(crate) fn stderr(&self) -> String {
         fs::read_to_string(self.root.path().join("stderr")).unwrap_or_default()
@@ -80,11 +92,13 @@ impl Server {
     /// Starts it, or starts it again on the same folder and port; returns when it is ready.
     pub(crate) fn start(&mut self) {
         let stderr = File::options().create(true).append(true).open(self.root.path().join("stderr")).unwrap();
+        let stdout = File::options().create(true).append(true).open(self.root.path().join("stdout")).unwrap();
         let mut command = self.command(&["serve"]);
+        command.envs(self.env.iter().copied());
         command.arg("--listen").arg(self.address.to_string());
         command.arg("--config").arg(self.root.path().join("tidings.toml"));
         command.args(self.dev.then_some("--dev"));
-        self.child = Some(command.arg("--data").arg(self.data()).stderr(stderr).stdout(Stdio::null()).spawn().unwrap());
+        self.child = Some(command.arg("--data").arg(self.data()).stderr(stderr).stdout(stdout).spawn().unwrap());
         let client = self.client();
         until("ready", START, || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());

@@ -1,0 +1,22 @@
+//! What the system says of this process. Looks at files: not for a thread that serves others.
+
+use rustix::process::{Resource, getrlimit};
+
+/// Memory that is in use, in bytes; `None` where the system does not tell.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Open file descriptors; `None` where the system does not tell.
+pub(crate) fn open_files() -> Option<usize> {
+    // One is that of the look itself.
+    Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
+}
+
+/// How many may be open.
+pub(crate) fn files_max() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
