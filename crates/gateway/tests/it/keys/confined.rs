@@ -104,3 +104,34 @@ fn a_confined_key_sees_and_publishes_its_channels_only() {
     assert_eq!(confined.delete(&format!("/keys/{}", wide["id"].as_str().unwrap())).status, 404);
     whole.get("/events").expect(200);
 }
+
+#[test]
+fn a_confined_key_knows_of_no_dead_letters_but_those_of_its_own_webhooks() {
+    let server = Server::dev();
+    let scopes = "events:write,webhooks:read,webhooks:write";
+    let whole = server.make_key(&["--tenant", "acme", "--scopes", scopes]);
+    let confined = server.make_key(&["--tenant", "acme", "--scopes", scopes, "--channels", "customer:1"]);
+    let (whole, confined) = (server.client().key(&whole.text), server.client().key(&confined.text));
+    let settings = r#"{"url":"http://127.0.0.1:9/hooks","retry":{"schedule":["100ms"]},"deactivateAfter":null}"#;
+    let foreign = whole.post("/webhooks", settings).expect(201).json();
+    let own = confined.post("/webhooks", settings).expect(201).json();
+    whole.publish(r#"{"eventType":"a.b","channels":["customer:1"],"data":1}"#);
+    let letters = until("both are dead", Duration::from_secs(10), || {
+        let page = whole.get("/dead-letters").expect(200).json();
+        Some(page["data"].as_array().unwrap().clone()).filter(|found| found.len() == 2)
+    });
+    let of = |webhook: &Value| letters.iter().find(|letter| letter["webhook"] == webhook["id"]).unwrap()["id"].clone();
+    let (foreign, own) = (of(&foreign), of(&own));
+    let seen = confined.get("/dead-letters").expect(200).json();
+    let seen: Vec<_> = seen["data"].as_array().unwrap().iter().map(|letter| letter["id"].clone()).collect();
+    assert_eq!(seen, std::slice::from_ref(&own));
+    let path = |id: &Value| format!("/dead-letters/{}", id.as_str().unwrap());
+    confined.get(&path(&own)).expect(200);
+    confined.get(&path(&foreign)).expect(404);
+    confined.post(&format!("{}/replay", path(&foreign)), "").expect(404);
+    let named = json!({ "filter": { "ids": [foreign] }, "reason": "mine" }).to_string();
+    confined.post("/dead-letters/discard", &named).expect(422);
+    let all = confined.post("/dead-letters/discard", r#"{"filter":{},"reason":"mine"}"#).expect(200).json();
+    assert_eq!(all["discarded"], 1);
+    assert_eq!(whole.get(&path(&foreign)).expect(200).json()["state"], "open");
+}

@@ -5,7 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// One mail: the recipient of its envelope, and its text as it came.
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// One mail: the recipient of its envelope, its head as it came, and its text as it is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Mail {
     pub(crate) to: String,
@@ -68,8 +71,7 @@ fn talk(stream: TcpStream, mails: &(Mutex<Vec<Mail>>, Condvar)) -> std::io::Resu
                     }
                     mail.text.push_str(&line);
                 }
-                // What the encoding broke into lines is whole again.
-                mail.text = mail.text.replace("=\r\n", "");
+                mail.text = readable(&mail.text);
                 mails.0.lock().unwrap().push(mail.clone());
                 mails.1.notify_all();
                 mail.text.clear();
@@ -80,4 +82,16 @@ fn talk(stream: TcpStream, mails: &(Mutex<Vec<Mail>>, Condvar)) -> std::io::Resu
         };
         reader.get_mut().write_all(answer.as_bytes())?;
     }
+}
+
+/// A mail whose text is out of its transfer encoding.
+fn readable(mail: &str) -> String {
+    let (head, text) = mail.split_once("\r\n\r\n").unwrap();
+    let text = if head.contains("Content-Transfer-Encoding: base64") {
+        String::from_utf8(STANDARD.decode(text.replace("\r\n", "")).unwrap()).unwrap()
+    } else {
+        // What was broken into lines is whole again.
+        text.replace("=\r\n", "")
+    };
+    format!("{head}\r\n\r\n{text}")
 }

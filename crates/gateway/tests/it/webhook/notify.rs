@@ -67,7 +67,7 @@ fn mail_tells_in_words() {
     client.publish(r#"{"eventType":"a.b","data":1}"#);
     let mails = mail.wait_for("a mail", |mails| !mails.is_empty());
     assert_eq!(mails[0].to, "ops@example.com");
-    for part in ["From: Tidings <t@example.com>", "tidings.webhook.deactivated", &id, "410"] {
+    for part in ["From: Tidings <t@example.com>", "tidings.webhook.deactivated", &id, "status 410"] {
         assert!(mails[0].text.contains(part), "{part}: {}", mails[0].text);
     }
     for notify in ["mailto:", "mailto:nobody", "mailto:a@b.c\r\nbcc: d@e.f"] {

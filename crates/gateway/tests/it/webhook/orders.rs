@@ -185,3 +185,27 @@ fn a_sample_is_signed_answered_and_not_an_event() {
         (&json!(false), &Value::Null, &json!("connect"))
     );
 }
+
+#[test]
+fn commands_right_after_a_change_are_taken_while_attempts_are_under_way() {
+    let server = Server::dev();
+    let client = server.client();
+    let receiver = Receiver::answering(|_, _| {
+        std::thread::sleep(Duration::from_millis(700));
+        200
+    });
+    let (id, _) = create(&client, &json!({ "url": receiver.url(), "maxConcurrency": 2 }));
+    let path = format!("/webhooks/{id}");
+    batch(&client, "e", 9);
+    for (timeout, command, wanted) in [("5s", "pause", "paused"), ("6s", "resume", "active"), ("7s", "pause", "paused")]
+    {
+        let patch = json!({ "timeout": timeout }).to_string();
+        client.send("PATCH", &path, &[], patch.as_bytes()).expect(200);
+        let shown = client.post(&format!("{path}/{command}"), "").expect(200).json();
+        assert_eq!((&shown["status"], &shown["timeout"]), (&json!(wanted), &json!(timeout)));
+    }
+    client.send("PATCH", &path, &[], br#"{"timeout":"8s"}"#).expect(200);
+    client.post(&format!("{path}/activate"), r#"{"from":"cursor"}"#).expect(200);
+    in_order(&receiver.wait_for("all", |posts| posts.len() >= 9));
+    client.delete(&path).expect(200);
+}
