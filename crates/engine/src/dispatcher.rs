@@ -158,6 +158,15 @@ impl Dispatcher {
         }
         let mut after = String::new();
         loop {
+            let page = store.list(Kind::Replay, None, &after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id.to_string();
+            for (id, _) in page.iter().filter_map(|document| document.id.split_once('/')) {
+                dispatcher.shard(id).remember_replay(id.into());
+            }
+        }
+        let mut after = String::new();
+        loop {
             let page = store.list(Kind::Standing, None, &after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(dispatcher) };
             after = last.id.to_string();

@@ -3,6 +3,8 @@
 pub(crate) mod audit;
 pub(crate) mod body;
 pub(crate) mod call;
+pub(crate) mod dead_letters;
+pub(crate) mod document;
 pub(crate) mod errors;
 pub(crate) mod events;
 pub(crate) mod health;

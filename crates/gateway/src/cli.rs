@@ -2,10 +2,14 @@
 
 mod audit;
 mod client;
+mod dead_letters;
 mod keys;
 mod publish;
+mod replay;
 mod settings;
+mod table;
 mod tail;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +45,12 @@ enum Command {
     Tail(tail::TailArguments),
     /// Make, list and revoke API keys.
     Keys(keys::KeysArguments),
+    /// Make, change, test and remove webhooks.
+    Webhooks(webhooks::WebhooksArguments),
+    /// See dead letters, send them again, or give them up.
+    Dlq(dead_letters::DeadLettersArguments),
+    /// Send events of the past to a webhook again.
+    Replay(replay::ReplayArguments),
     /// Prove that the log was not changed.
     Audit(audit::AuditArguments),
     /// Print the effective settings and where each came from.
@@ -112,6 +122,9 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Keys(arguments) => keys::run(arguments),
+        Command::Webhooks(arguments) => webhooks::run(&arguments),
+        Command::Dlq(arguments) => dead_letters::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Config(arguments) => settings::run(&arguments),
     }

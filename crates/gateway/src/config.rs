@@ -1,5 +1,7 @@
 //! Settings: defaults, then `tidings.toml`, then `TIDINGS_*`, then flags; each value knows where it came from.
 
+mod delivery;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,8 @@ use tidings_core::event::EventLimits;
 use tidings_core::time::parse_duration;
 use tidings_egress::{Allowance, Policy, nat64, network};
 use tidings_log::sqlite::Synchronous;
+
+pub(crate) use delivery::{Health, Smtp};
 
 /// The settings file that is read when it exists and no other is named.
 const DEFAULT_FILE: &str = "tidings.toml";
@@ -54,6 +58,22 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "egress.ca_file", default: "", help: "PEM file of authorities to trust beside the system's" },
     Setting { key: "egress.keep_answers", default: "true", help: "whether the text that endpoints answer is kept" },
     Setting {
+        key: "delivery.contact",
+        default: "",
+        help: "whom to tell of webhooks that name nobody in `notify`: mailto:… or https://…",
+    },
+    Setting { key: "smtp.host", default: "", help: "mail server; empty: no mail" },
+    Setting { key: "smtp.port", default: "587", help: "its port" },
+    Setting { key: "smtp.security", default: "starttls", help: "starttls, tls or none" },
+    Setting { key: "smtp.user", default: "", help: "user name, if it asks for one" },
+    Setting { key: "smtp.password_file", default: "", help: "file with the password" },
+    Setting { key: "smtp.ca_file", default: "", help: "PEM file of an authority to trust beside the system's" },
+    Setting { key: "smtp.from", default: "", help: "sender of mails" },
+    Setting { key: "health.queue_depth", default: "1000", help: "waiting deliveries above which health is degraded" },
+    Setting { key: "health.dead_letters", default: "", help: "open dead letters above which it is; empty: never" },
+    Setting { key: "health.lag", default: "", help: "events behind the head above which it is; empty: never" },
+    Setting { key: "health.latency", default: "", help: "average time to delivery above which it is; empty: never" },
+    Setting {
         key: "log.synchronous",
         default: "full",
         help: "full: acknowledged means on disk; off: UNSAFE, loses acknowledged events",
@@ -84,6 +104,9 @@ pub(crate) struct Settings {
     pub(crate) streams_max: usize,
     pub(crate) body_timeout: Duration,
     pub(crate) egress: Egress,
+    pub(crate) smtp: Option<Smtp>,
+    pub(crate) contact: Option<String>,
+    pub(crate) health: Health,
     pub(crate) synchronous: Synchronous,
     pub(crate) retention: Retention,
 }
@@ -203,6 +226,9 @@ impl Settings {
             streams_max: typed(values, "limits.streams")?,
             body_timeout: duration(values, "limits.body_timeout")?.unwrap_or_default(),
             egress: egress(values)?,
+            smtp: delivery::smtp(values)?,
+            contact: optional(values, "delivery.contact").map(str::to_owned),
+            health: delivery::health(values)?,
             synchronous: [Synchronous::Full, Synchronous::Off][one_of(values, "log.synchronous", &["full", "off"])?],
             retention: Retention {
                 age: duration(values, "retention.age")?,
@@ -315,7 +341,11 @@ mod tests {
     #[test]
     fn what_is_not_a_setting_is_refused_by_name() {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 10] = [
+        let cases: [Case<'_>; 14] = [
+            ("[smtp]\nhost = \"localhost\"", &[], "smtp.from"),
+            ("[smtp]\nhost = \"localhost\"\nfrom = \"a@b.c\"\nuser = \"u\"", &[], "smtp.password_file"),
+            ("[smtp]\nhost = \"localhost\"\nsecurity = \"some\"", &[], "smtp.security"),
+            ("[health]\nqueue_depth = \"many\"", &[], "health.queue_depth"),
             ("[egress]\nallow = [\"10.0.0.0/8\", \"ten\"]", &[], "ten"),
             ("[egress]\nports = [443, 70000]", &[], "70000"),
             ("", &[("TIDINGS_EGRESS_DENY", "1.2.3.4/33")], "1.2.3.4/33"),

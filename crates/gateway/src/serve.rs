@@ -2,18 +2,17 @@
 
 mod banner;
 mod listen;
+mod means;
 mod retention;
 mod stop;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use ed25519_dalek::SigningKey;
 use tidings_core::seal::SealingKey;
-use tidings_egress::{Door, Resolver, Trust};
 use tidings_engine::dispatcher::{Dispatcher, Env};
 use tidings_log::Store;
 use tidings_log::sqlite::SqliteStore;
@@ -60,10 +59,10 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let sealing = sealing::open(&settings.data, settings.seal_key_file.as_deref(), &*store).await?;
     let audit_key = audit_key(&sealing, &*store).await?;
     let env = Env { now: clock::now, random: clock::fill };
-    let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&store), env, tokio::runtime::Handle::current()));
-    let door = Arc::new(door(&settings, address)?);
-    let keep_answers = settings.egress.keep_answers;
-    let webhooks = Webhooks::new(Arc::clone(&store), sealing, Arc::clone(&dispatcher), door, keep_answers);
+    let means = means::means(&settings, sealing, address)?;
+    let lanes = means::Lanes::start(threads)?;
+    let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
+    let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
     let keys = Keys::load(&*store).await?;
     let app = Arc::new(App {
         settings,
@@ -75,9 +74,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         phase: phase_watch.clone(),
         streams: Arc::new(AtomicUsize::new(0)),
     });
-    if app.settings.dev {
-        app.webhooks.load().await?;
-    }
+    app.webhooks.load().await?;
+    app.dispatcher.begin();
     let anybody = app.settings.dev.then(|| Principal::operator(Actor::Development));
     let server =
         listen::start(listener, &routes::router(&app, anybody.as_ref()), &app.settings, threads, &phase_watch)?;
@@ -90,18 +88,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     banner::print(&app, address);
     let outcome = stop::wait(&app, &phase, server).await;
     socket::remove(&app.settings.data);
+    drop(lanes);
     outcome
-}
-
-/// The way out, as the settings allow; this server itself is never reached through it.
-fn door(settings: &Settings, listening: SocketAddr) -> Result<Door> {
-    let mut policy = settings.egress.policy.clone();
-    policy.listeners = vec![listening];
-    let file = settings.egress.ca_file.as_ref();
-    let pem = file.map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
-    let trust =
-        Trust::new(pem.transpose()?.as_deref()).map_err(|error| anyhow!("setting `egress.ca_file`: {error}"))?;
-    Ok(Door::new(policy, Resolver::system().map_err(|error| anyhow!("cannot look names up: {error}"))?, trust))
 }
 
 /// The key that signs heads of the chain: made once, kept sealed.

@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub(super) slot: u8,
     pub(super) standing: Standing,
     pub(super) dead: u64,
+    /// The log keeps replays of it that are under way.
+    pub(super) replays: bool,
     /// Nothing through here is put to it. While it has no lane and is active, it is settled through its tenant's place.
     pub(super) since: Offset,
     /// Whether the log keeps a progress of its own for it, and the cursor in that.
@@ -76,7 +78,9 @@ pub(super) struct End {
     pub(super) standing: Standing,
     pub(super) bucket: Option<Bucket>,
     pub(super) own: bool,
+    /// The cursor in that, or the place where it began; beyond everything if it did not come to know it.
     pub(super) committed: Offset,
+    pub(super) replays: bool,
 }
 
 /// What waited for a lane.
@@ -115,6 +119,7 @@ impl Entry {
         self.lane = None;
         (self.standing, self.own, self.committed) = (end.standing, end.own, end.committed);
         self.bucket = end.bucket;
+        self.replays = end.replays;
     }
 
     pub(super) fn status(&self, place: Offset, head: Offset) -> LaneStatus {

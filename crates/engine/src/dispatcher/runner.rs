@@ -52,13 +52,15 @@ pub(super) struct Opening {
     /// Its cursor; `None`: what the log keeps of it says.
     pub(super) at: Option<Offset>,
     pub(super) own: bool,
+    /// The log keeps replays of it that are under way.
+    pub(super) replays: bool,
     pub(super) bell: Arc<Notify>,
     pub(super) live: Arc<Mutex<Live>>,
 }
 
 /// Runs a lane until it has nothing to do, is told to end, or the log is fenced.
 pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, orders: mpsc::UnboundedReceiver<Ordered>) {
-    let Opening { shard, number, subscription, standing, bucket, at, own, bell, live } = opening;
+    let Opening { shard, number, subscription, standing, bucket, at, own, replays, bell, live } = opening;
     let mut lane = loop {
         let opened = if *told.borrow_and_update() > Told::Run {
             None
@@ -69,8 +71,8 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
             }
         };
         let Some(error) = opened.filter(|error| !matches!(error, Unavailable::Fenced(_))) else {
-            let committed = at.unwrap_or_default();
-            return shard.finish(number, End { standing, bucket, own, committed });
+            let committed = at.unwrap_or(Offset(u64::MAX));
+            return shard.finish(number, End { standing, bucket, own, committed, replays });
         };
         tracing::warn!(subscription = &*subscription.id, %error, "a lane cannot start yet");
         tokio::select! {
@@ -81,7 +83,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     if let Some(bucket) = bucket {
         lane.refill(bucket);
     }
-    let replays = ordering::replays(&shard, &subscription).await;
+    let replays = if replays { ordering::replays(&shard, &subscription).await } else { Vec::new() };
     let (store, env) = (Arc::clone(&shard.store), shard.env);
     let attempts = Attempts { store, tenant: subscription.tenant, sink: Arc::clone(&subscription.sink), env };
     let ledger = Ledger::new(Arc::clone(&subscription), env, lane.cursor(), lane.acked());
@@ -370,7 +372,9 @@ impl Runner {
 
     fn end(&self) -> End {
         let committed = if self.committing.own { self.committing.ledger.cursor() } else { self.lane.cursor() };
-        End { standing: self.lane.standing().clone(), bucket: self.lane.bucket(), own: self.committing.own, committed }
+        let (standing, own) = (self.lane.standing().clone(), self.committing.own);
+        let bucket = self.lane.bucket();
+        End { standing, bucket, own, committed, replays: !self.replays.is_empty() }
     }
 
     /// Whether the lane is over: it was told to end and has committed all, or nothing is left to do.

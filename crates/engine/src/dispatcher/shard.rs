@@ -57,6 +57,7 @@ struct State {
 struct Known {
     behind: HashSet<Box<str>>,
     dead: HashMap<Box<str>, u64>,
+    replays: HashSet<Box<str>>,
     standings: HashMap<Box<str>, Standing>,
     swept: BTreeMap<(Tenant, u8), Offset>,
 }
@@ -94,6 +95,10 @@ impl Shard {
 
     pub(super) fn remember_dead(&self, id: Box<str>, count: u64) {
         self.state.lock().known.dead.insert(id, count);
+    }
+
+    pub(super) fn remember_replay(&self, id: Box<str>) {
+        self.state.lock().known.replays.insert(id);
     }
 
     pub(super) fn remember_standing(&self, id: Box<str>, standing: Standing) {
@@ -134,6 +139,7 @@ impl Shard {
             slot,
             standing: state.known.standings.remove(&id).unwrap_or_default(),
             dead: state.known.dead.remove(&id).unwrap_or(0),
+            replays: state.known.replays.remove(&id),
             since: swept.unwrap_or(subscription.start),
             own,
             committed: Offset(0),
@@ -201,6 +207,7 @@ impl Shard {
             bucket: entry.bucket,
             at,
             own: entry.own,
+            replays: entry.replays,
             bell: Arc::clone(&running.bell),
             live,
         };
@@ -269,7 +276,9 @@ impl Shard {
     pub(super) fn sweeps(&self, tenant: Tenant) -> Vec<Sweep> {
         let mut state = self.state.lock();
         let State { entries, parts, .. } = &mut *state;
-        let Some(part) = parts.get_mut(&tenant) else { return Vec::new() };
+        // A shard that is shut has given its lanes away: they only look idle.
+        let part = parts.get_mut(&tenant).filter(|_| *self.phase.borrow() != Phase::Shut);
+        let Some(part) = part else { return Vec::new() };
         let mut through: BTreeMap<u8, Offset> = BTreeMap::new();
         for entry in entries.values().filter(|entry| entry.subscription.tenant == tenant) {
             let through = through.entry(entry.slot).or_insert(part.place);

@@ -131,9 +131,18 @@ impl Call {
         Ok(values)
     }
 
-    /// The decoded value of the only `{…}` in the route's path.
+    /// The decoded value of the first `{…}` in the route's path.
     pub(crate) fn path_value(&self) -> Result<String, Problem> {
-        let place = self.path.split('/').position(|part| part.starts_with('{'));
+        self.path_part(|part| part.starts_with('{'))
+    }
+
+    /// The decoded value of `{name}` in the route's path.
+    pub(crate) fn path_value_of(&self, name: &str) -> Result<String, Problem> {
+        self.path_part(|part| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) == Some(name))
+    }
+
+    fn path_part(&self, wanted: impl Fn(&str) -> bool) -> Result<String, Problem> {
+        let place = self.path.split('/').position(wanted);
         let raw = place.and_then(|place| self.parts.uri.path().split('/').nth(place)).unwrap_or_default();
         percent_decode(raw).ok_or_else(|| Problem::parameter("path", "is not percent-encoded UTF-8"))
     }

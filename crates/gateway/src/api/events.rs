@@ -17,12 +17,9 @@ use super::kinds;
 use super::page::{self, between, limit, order};
 use super::problem::{Problem, internal};
 use super::routes::Answer;
+use super::webhooks::deliveries::of_event;
 use crate::clock;
 use crate::control::audit;
-use crate::control::webhooks::Webhooks;
-
-/// Attempts of one event that are shown.
-const ATTEMPTS_MAX: usize = 1_000;
 
 pub(crate) async fn list(call: Call) -> Answer {
     let filter = call.filter()?;
@@ -79,16 +76,25 @@ pub(crate) async fn one(call: Call) -> Answer {
     Ok(answer(StatusCode::OK, render(&event)))
 }
 
+/// What became of an event at each webhook that it is for, by the webhook's id.
 pub(crate) async fn deliveries(call: Call) -> Answer {
+    let limit = limit(&call)?;
     let (tenant, event) = find(&call).await?;
-    let attempts = call.app.store.attempts(tenant, event.offset, ATTEMPTS_MAX).await?;
-    let webhooks = call.app.webhooks.list(&call.tenant, "", usize::MAX);
-    let deliveries: Vec<_> = webhooks
-        .iter()
-        .filter(|webhook| call.principal.reaches(webhook.confined.as_deref()))
-        .filter_map(|webhook| Webhooks::delivery(webhook, &event, &attempts))
-        .collect();
-    Ok(answer(StatusCode::OK, json!({ "eventId": event.subject.id, "data": deliveries }).to_string()))
+    let mut found = Vec::new();
+    for webhook in call.app.webhooks.list(&call.tenant, call.parameter("after").unwrap_or_default()) {
+        if found.len() > limit {
+            break;
+        }
+        if call.principal.reaches(webhook.confined.as_deref())
+            && let Some(delivery) = of_event(&call, tenant, &webhook, &event).await?
+        {
+            found.push((webhook.id.clone(), delivery));
+        }
+    }
+    let (page, next) = page::cut(&found, limit, |(id, _)| id.to_string());
+    let deliveries: Vec<_> = page.iter().map(|(_, delivery)| delivery).collect();
+    let body = json!({ "eventId": event.subject.id, "data": deliveries, "nextCursor": next });
+    Ok(answer(StatusCode::OK, body.to_string()))
 }
 
 pub(crate) async fn erase(call: Call) -> Answer {
@@ -131,7 +137,7 @@ async fn find(call: &Call) -> Result<(Tenant, Arc<Event>), Problem> {
 }
 
 /// The envelope with the numbers of the log.
-fn render(event: &Event) -> Vec<u8> {
+pub(crate) fn render(event: &Event) -> Vec<u8> {
     let mut json = event.envelope().to_vec();
     json.pop();
     json.extend_from_slice(format!(",\"offset\":{},\"recordedAt\":\"{}\"}}", event.offset, event.recorded).as_bytes());

@@ -163,12 +163,6 @@ pub(crate) const NOT_READY: Kind = kind(
     "The server is starting or stopping",
     include_str!("../../../../docs/errors/not-ready.md"),
 );
-pub(crate) const DEV_ONLY: Kind = kind(
-    "dev-only",
-    StatusCode::FORBIDDEN,
-    "Only a development server does this",
-    include_str!("../../../../docs/errors/dev-only.md"),
-);
 pub(crate) const INTERNAL: Kind = kind(
     "internal",
     StatusCode::INTERNAL_SERVER_ERROR,
@@ -202,7 +196,6 @@ pub(crate) const ALL: &[&Kind] = &[
     &LOG_UNAVAILABLE,
     &DAMAGED,
     &NOT_READY,
-    &DEV_ONLY,
     &INTERNAL,
 ];
 

@@ -12,7 +12,8 @@ use tidings_core::key::Scope;
 use super::call::{self, Call};
 use super::problem::Problem;
 use super::unread;
-use super::{audit, errors, events, health, keys, openapi, publish, stream, webhooks};
+use super::webhooks::{deliveries, orders, replays, secrets};
+use super::{audit, dead_letters, errors, events, health, keys, openapi, publish, stream, webhooks};
 use crate::app::App;
 use crate::control::keys::Principal;
 
@@ -43,38 +44,76 @@ const EVENT_FILTER: &[&str] =
 const AGGREGATE_FILTER: &[&str] = &["types", "eventTypes", "since", "until", "after", "order", "limit"];
 const STREAM: &[&str] = &["types", "eventTypes", "channels", "aggregateId", "from", "lastEventId", "named", "ping"];
 const PAGE: &[&str] = &["after", "limit"];
+const DELIVERIES: &[&str] = &["status", "after", "limit"];
+const DEAD_LETTERS: &[&str] = &["webhook", "consumer", "sink", "type", "since", "after", "limit"];
 
 /// Every route of the API.
 pub(crate) fn all() -> Vec<Route> {
     use Access::{Needs, Open};
     use Scope::{AuditRead, EventsErase, EventsRead, EventsWrite, KeysRead, KeysWrite, StreamsRead};
-    use Scope::{WebhooksRead, WebhooksSecret, WebhooksWrite};
     let get = Method::GET;
     let post = Method::POST;
     let delete = Method::DELETE;
-    vec![
+    let mut routes = vec![
         route(&post, "/events", Needs(EventsWrite), &[], |call| Box::pin(publish::publish(call))),
         route(&get, "/events", Needs(EventsRead), EVENT_FILTER, |call| Box::pin(events::list(call))),
         route(&get, "/events/stream", Needs(StreamsRead), STREAM, |call| Box::pin(stream::open(call))),
         route(&get, "/events/{eventId}", Needs(EventsRead), &[], |call| Box::pin(events::one(call))),
-        route(&get, "/events/{eventId}/deliveries", Needs(EventsRead), &[], |call| Box::pin(events::deliveries(call))),
+        route(&get, "/events/{eventId}/deliveries", Needs(EventsRead), PAGE, |call| Box::pin(events::deliveries(call))),
         route(&delete, "/events/{eventId}/data", Needs(EventsErase), &[], |call| Box::pin(events::erase(call))),
         route(&get, "/aggregates/{aggregateId}/events", Needs(EventsRead), AGGREGATE_FILTER, |call| {
             Box::pin(events::of_aggregate(call))
         }),
         route(&get, "/audit/head", Needs(AuditRead), &[], |call| Box::pin(audit::head(call))),
-        route(&post, "/webhooks", Needs(WebhooksWrite), &[], |call| Box::pin(webhooks::create(call))),
-        route(&get, "/webhooks", Needs(WebhooksRead), PAGE, |call| Box::pin(webhooks::list(call))),
-        route(&get, "/webhooks/{id}", Needs(WebhooksRead), &[], |call| Box::pin(webhooks::one(call))),
-        route(&delete, "/webhooks/{id}", Needs(WebhooksWrite), &[], |call| Box::pin(webhooks::remove(call))),
-        route(&get, "/webhooks/{id}/secret", Needs(WebhooksSecret), &[], |call| Box::pin(webhooks::secret(call))),
         route(&post, "/keys", Needs(KeysWrite), &[], |call| Box::pin(keys::create(call))),
         route(&get, "/keys", Needs(KeysRead), PAGE, |call| Box::pin(keys::list(call))),
         route(&delete, "/keys/{id}", Needs(KeysWrite), &[], |call| Box::pin(keys::revoke(call))),
         route(&get, "/health/live", Open, &[], |call| Box::pin(health::live(call))),
         route(&get, "/health/ready", Open, &[], |call| Box::pin(health::ready(call))),
+        route(&get, "/health/events", Open, &[], |call| Box::pin(health::events(call))),
         route(&get, "/errors/{slug}", Open, &[], |call| Box::pin(errors::page(call))),
         route(&get, "/openapi.json", Open, &[], |call| Box::pin(openapi::document(call))),
+    ];
+    routes.extend(of_webhooks());
+    routes.extend(of_dead_letters());
+    routes
+}
+
+fn of_webhooks() -> Vec<Route> {
+    use Scope::WebhooksSecret;
+    let read = |path, query, handler| route(&Method::GET, path, Access::Needs(Scope::WebhooksRead), query, handler);
+    let write = |method, path, handler| route(&method, path, Access::Needs(Scope::WebhooksWrite), &[], handler);
+    let secret = |method, path, handler| route(&method, path, Access::Needs(WebhooksSecret), &[], handler);
+    let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
+    vec![
+        write(post.clone(), "/webhooks", |call| Box::pin(webhooks::create(call))),
+        read("/webhooks", PAGE, |call| Box::pin(webhooks::list(call))),
+        read("/webhooks/{id}", &[], |call| Box::pin(webhooks::one(call))),
+        write(patch, "/webhooks/{id}", |call| Box::pin(webhooks::change(call))),
+        write(delete.clone(), "/webhooks/{id}", |call| Box::pin(webhooks::remove(call))),
+        write(post.clone(), "/webhooks/{id}/pause", |call| Box::pin(orders::pause(call))),
+        write(post.clone(), "/webhooks/{id}/resume", |call| Box::pin(orders::resume(call))),
+        write(post.clone(), "/webhooks/{id}/activate", |call| Box::pin(orders::activate(call))),
+        write(post.clone(), "/webhooks/{id}/test", |call| Box::pin(orders::test(call))),
+        write(post.clone(), "/webhooks/{id}/replay", |call| Box::pin(replays::create(call))),
+        read("/webhooks/{id}/replays", PAGE, |call| Box::pin(replays::list(call))),
+        write(delete, "/webhooks/{id}/replays/{replayId}", |call| Box::pin(replays::cancel(call))),
+        read("/webhooks/{id}/deliveries", DELIVERIES, |call| Box::pin(deliveries::list(call))),
+        read("/webhooks/{id}/attempts", PAGE, |call| Box::pin(deliveries::attempts(call))),
+        secret(get, "/webhooks/{id}/secret", |call| Box::pin(secrets::secret(call))),
+        secret(post, "/webhooks/{id}/rotate-secret", |call| Box::pin(secrets::rotate(call))),
+    ]
+}
+
+fn of_dead_letters() -> Vec<Route> {
+    let read = |path, query, handler| route(&Method::GET, path, Access::Needs(Scope::WebhooksRead), query, handler);
+    let write = |path, handler| route(&Method::POST, path, Access::Needs(Scope::WebhooksWrite), &[], handler);
+    vec![
+        read("/dead-letters", DEAD_LETTERS, |call| Box::pin(dead_letters::list(call))),
+        read("/dead-letters/{id}", &[], |call| Box::pin(dead_letters::one(call))),
+        write("/dead-letters/{id}/replay", |call| Box::pin(dead_letters::replay_one(call))),
+        write("/dead-letters/replay", |call| Box::pin(dead_letters::replay(call))),
+        write("/dead-letters/discard", |call| Box::pin(dead_letters::discard(call))),
     ]
 }
 

@@ -1,84 +1,105 @@
 //! `/webhooks`: who is told by HTTP.
 
+pub(crate) mod deliveries;
+pub(crate) mod orders;
+pub(crate) mod replays;
+pub(crate) mod secrets;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidings_core::offset::Offset;
 use tidings_core::secret::SigningSecret;
 use tidings_core::time::Timestamp;
+use tidings_log::Tenant;
+use tokio::sync::OwnedMutexGuard;
 
 use super::body::{self, answer};
 use super::call::Call;
+use super::document;
 use super::kinds;
 use super::page::{self, limit};
 use super::problem::{Problem, internal};
 use super::routes::Answer;
 use crate::clock;
-use crate::control::webhooks::{Record, Settings};
+use crate::control::webhooks::{Draft, New, Record, Settings};
 
 /// Webhooks of one tenant.
 const WEBHOOKS_MAX: usize = 10_000;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct New {
-    #[serde(default)]
-    start_from: Option<Value>,
-    #[serde(default)]
-    secret: Option<String>,
-    #[serde(flatten)]
-    settings: serde_json::Map<String, Value>,
-}
+/// Members that are shown and not changed, and what is done in their place.
+const FIXED: &[(&str, &str)] = &[
+    ("id", "it stays as it is"),
+    ("createdAt", "it stays as it is"),
+    ("startFrom", "it stays as it is: `POST /webhooks/{id}/activate` moves the cursor"),
+    ("secret", "`POST /webhooks/{id}/rotate-secret` changes it"),
+    ("status", "`POST /webhooks/{id}/pause`, `resume` and `activate` change it"),
+];
 
 pub(crate) async fn create(mut call: Call) -> Answer {
-    if !call.app.settings.dev {
-        let detail = "webhooks are taken by a development server only (`tidings serve --dev`), \
-                      until the guarded door out exists; streams are there for production";
-        return Err(Problem::new(&kinds::DEV_ONLY, detail));
-    }
-    let new: New = body::json(&mut call).await?;
-    let settings: Settings = body::parse(Value::Object(new.settings))?;
-    settings.check(&call.app.webhooks.policy()).map_err(body::faulty)?;
-    call.check_types(&settings.event_types)?;
-    let secret = match new.secret {
-        None => SigningSecret::from_random(clock::random()),
-        Some(text) => SigningSecret::parse(&text).map_err(|error| body::invalid(format!("/secret: {error}")))?,
+    let mut members: Map<String, Value> = body::json(&mut call).await?;
+    let secret = match members.remove("secret") {
+        None | Some(Value::Null) => SigningSecret::from_random(clock::random()),
+        Some(text) => secrets::parse(&text)?,
     };
+    let from = members.remove("startFrom").unwrap_or(Value::Null);
+    let draft = draft(members)?;
+    draft.check(&call.app.webhooks.means).map_err(body::faulty)?;
+    call.check_types(&draft.settings.event_types)?;
     let tenant = call.tenant().await?;
     if call.app.webhooks.count(&call.tenant) >= WEBHOOKS_MAX {
         return Err(Problem::new(&kinds::CONFLICT, format!("a tenant has at most {WEBHOOKS_MAX} webhooks")));
     }
-    let start = start(&call, tenant, new.start_from).await?;
-    let confined = call.principal.channels.clone();
-    let owner = (tenant, call.tenant.clone());
-    let record = call.app.webhooks.create(owner, settings, secret, start, confined, &call.principal.actor).await?;
+    let head = call.app.store.extent(tenant).head;
+    let start = place(&call, tenant, "/startFrom", &from).await?.unwrap_or(head);
+    let new = New { draft, secret, start, confined: call.principal.channels.clone() };
+    let record = call.app.webhooks.create((tenant, call.tenant.clone()), new, &call.principal.actor).await?;
     let mut shown = call.app.webhooks.listing(&record);
-    shown["secret"] = clear(&call, &record)?.into();
+    secrets::show(&call, &record, &mut shown)?;
     Ok(answer(StatusCode::CREATED, shown.to_string()))
 }
 
-/// `latest` (the default), `earliest`, an offset or a time; the webhook gets what comes after it.
-async fn start(call: &Call, tenant: tidings_log::Tenant, from: Option<Value>) -> Result<Offset, Problem> {
-    let invalid = || body::invalid("/startFrom: `latest`, `earliest`, an offset, or a time as in 2026-11-22T10:15:30Z");
+/// What a webhook is to be, from its members.
+fn draft(mut members: Map<String, Value>) -> Result<Draft, Problem> {
+    let headers = match members.remove("headers") {
+        None | Some(Value::Null) => Ok(BTreeMap::new()),
+        // The values are not to be told back, so the reader's own words are not used.
+        Some(headers) => serde_json::from_value(headers)
+            .map_err(|_| body::invalid("/headers: names, each with a text: {\"x-api-key\": \"…\"}")),
+    };
+    let headers = headers?;
+    if let Some((name, instead)) = FIXED.iter().find(|(name, _)| members.contains_key(*name)) {
+        return Err(body::invalid(format!("/{name}: {instead}")));
+    }
+    let settings: Settings = body::parse(Value::Object(members))?;
+    Ok(Draft { settings, headers })
+}
+
+/// `latest`, `earliest`, an offset or a time, as the offset after which one goes on; `None`: nothing was said.
+async fn place(call: &Call, tenant: Tenant, pointer: &str, from: &Value) -> Result<Option<Offset>, Problem> {
+    let invalid =
+        || body::invalid(format!("{pointer}: `latest`, `earliest`, an offset, or a time as in 2026-11-22T10:15:30Z"));
+    let extent = call.app.store.extent(tenant);
     match from {
-        None | Some(Value::Null) => Ok(call.app.store.extent(tenant).head),
-        Some(Value::Number(number)) => number.as_u64().map(Offset).ok_or_else(invalid),
-        Some(Value::String(text)) => match text.as_str() {
-            "latest" => Ok(call.app.store.extent(tenant).head),
-            "earliest" => Ok(Offset(call.app.store.extent(tenant).first.0.saturating_sub(1))),
+        Value::Null => Ok(None),
+        Value::Number(number) => number.as_u64().map(|offset| Some(Offset(offset))).ok_or_else(invalid),
+        Value::String(text) => match text.as_str() {
+            "latest" => Ok(Some(extent.head)),
+            "earliest" => Ok(Some(Offset(extent.first.0.saturating_sub(1)))),
             time => {
                 let time = Timestamp::parse_rfc3339(time).ok_or_else(invalid)?;
-                Ok(call.app.store.before(tenant, time).await?)
+                Ok(Some(call.app.store.before(tenant, time).await?))
             }
         },
-        Some(_) => Err(invalid()),
+        _ => Err(invalid()),
     }
 }
 
 pub(crate) async fn list(call: Call) -> Answer {
     let limit = limit(&call)?;
-    let after = call.parameter("after").unwrap_or_default();
-    let mut found = call.app.webhooks.list(&call.tenant, after, usize::MAX);
+    let mut found = call.app.webhooks.list(&call.tenant, call.parameter("after").unwrap_or_default());
     found.retain(|record| call.principal.reaches(record.confined.as_deref()));
     let (page, next) = page::cut(&found, limit, |record| record.id.to_string());
     let items: Vec<_> = page.iter().map(|record| call.app.webhooks.listing(record).to_string().into_bytes()).collect();
@@ -87,30 +108,74 @@ pub(crate) async fn list(call: Call) -> Answer {
 
 pub(crate) async fn one(call: Call) -> Answer {
     let record = find(&call)?;
-    Ok(answer(StatusCode::OK, call.app.webhooks.listing(&record).to_string()))
+    Ok(shown(&call, &record))
 }
 
-pub(crate) async fn remove(call: Call) -> Answer {
-    let record = find(&call)?;
-    let tenant = (call.tenant().await?, &call.tenant);
-    if call.app.webhooks.remove(tenant, &record.id, &call.principal.actor).await? {
-        Ok(answer(StatusCode::OK, json!({ "id": record.id, "deleted": true }).to_string()))
-    } else {
-        Err(Problem::not_found("webhook"))
+/// Changes what is named (RFC 7396): null puts a member back to its default, or takes a header away.
+pub(crate) async fn change(mut call: Call) -> Answer {
+    find(&call)?;
+    let mut patch = document::patch(&mut call).await?;
+    let (record, _turn) = turn(&call).await?;
+    let before = call.app.webhooks.draft(&record).map_err(|error| internal(&error))?;
+    let Ok(Value::Object(mut members)) = serde_json::to_value(&before.settings) else {
+        return Err(internal(&"settings are no object"));
+    };
+    let mut headers: Map<_, _> =
+        before.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    match patch.remove("headers") {
+        None => {}
+        Some(Value::Null) => headers.clear(),
+        Some(Value::Object(patch)) => change_headers(&mut headers, patch),
+        Some(_) => return Err(body::invalid("/headers: names, each with a text, or null to take it away")),
+    }
+    let never = patch.get("deactivateAfter") == Some(&Value::Null);
+    document::merge(&mut members, patch);
+    if never {
+        // Here null is a value of its own.
+        members.insert("deactivateAfter".to_owned(), Value::Null);
+    }
+    members.insert("headers".to_owned(), headers.into());
+    let draft = draft(members)?;
+    draft.check(&call.app.webhooks.means).map_err(body::faulty)?;
+    // Whoever says where they go says who reads them.
+    call.check_types(&draft.settings.event_types)?;
+    let tenant = call.tenant().await?;
+    let record = call.app.webhooks.change(tenant, &record, draft, &call.principal.actor).await?;
+    Ok(shown(&call, &record))
+}
+
+/// Names of headers are the same whatever their case.
+fn change_headers(headers: &mut Map<String, Value>, patch: Map<String, Value>) {
+    for (name, value) in patch {
+        headers.retain(|known, _| !known.eq_ignore_ascii_case(&name));
+        if !value.is_null() {
+            headers.insert(name, value);
+        }
     }
 }
 
-pub(crate) async fn secret(call: Call) -> Answer {
-    let record = find(&call)?;
-    Ok(answer(StatusCode::OK, json!({ "id": record.id, "secret": clear(&call, &record)? }).to_string()))
+pub(crate) async fn remove(call: Call) -> Answer {
+    let (record, _turn) = turn(&call).await?;
+    let tenant = call.tenant().await?;
+    call.app.webhooks.remove(tenant, &record, &call.principal.actor).await?;
+    Ok(answer(StatusCode::OK, json!({ "id": record.id, "deleted": true }).to_string()))
 }
 
-fn clear(call: &Call, record: &Record) -> Result<String, Problem> {
-    call.app.webhooks.secret(record).map_err(|error| internal(&error))
+fn shown(call: &Call, record: &Record) -> http::Response<axum::body::Body> {
+    answer(StatusCode::OK, call.app.webhooks.listing(record).to_string())
 }
 
-fn find(call: &Call) -> Result<std::sync::Arc<Record>, Problem> {
-    let missing = || Problem::not_found("webhook");
-    let record = call.app.webhooks.get(&call.tenant, &call.path_value()?).ok_or_else(missing)?;
-    if call.principal.reaches(record.confined.as_deref()) { Ok(record) } else { Err(missing()) }
+/// The webhook that the path names, if the caller may know of it.
+fn find(call: &Call) -> Result<Arc<Record>, Problem> {
+    let record = call.app.webhooks.get(&call.tenant, &call.path_value()?);
+    let record = record.filter(|record| call.principal.reaches(record.confined.as_deref()));
+    record.ok_or_else(|| Problem::not_found("webhook"))
+}
+
+/// The webhook that the path names, and the right to change it.
+async fn turn(call: &Call) -> Result<(Arc<Record>, OwnedMutexGuard<()>), Problem> {
+    let id = find(call)?.id.clone();
+    let turn = call.app.webhooks.turn(&id).lock_owned().await;
+    // It may have been changed or removed meanwhile.
+    Ok((find(call)?, turn))
 }

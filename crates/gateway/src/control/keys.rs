@@ -59,17 +59,17 @@ impl NewKey {
     /// What the types do not say.
     pub(crate) fn check(&self, now: Timestamp) -> Result<(), Fault> {
         if self.scopes.is_empty() || self.scopes.len() > Scope::ALL.len() {
-            return Err(("/scopes", format!("name 1 to {} scopes", Scope::ALL.len())));
+            return Err(("/scopes".into(), format!("name 1 to {} scopes", Scope::ALL.len())));
         }
         if self.scopes.contains(&Scope::Admin) && self.tenant.is_some() {
-            return Err(("/tenant", "an operator's key (scope `admin`) belongs to no tenant".to_owned()));
+            return Err(("/tenant".into(), "an operator's key (scope `admin`) belongs to no tenant".to_owned()));
         }
         if self.channels.as_ref().is_some_and(|channels| channels.len() > CHANNELS_MAX) {
-            return Err(("/channels", format!("at most {CHANNELS_MAX}")));
+            return Err(("/channels".into(), format!("at most {CHANNELS_MAX}")));
         }
         check_description(&self.description)?;
         if self.expires_at.is_some_and(|expires| expires <= now) {
-            return Err(("/expiresAt", "a time to come".to_owned()));
+            return Err(("/expiresAt".into(), "a time to come".to_owned()));
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The command line as somebody types it.
 
+mod webhooks;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Output, Stdio};
 use std::time::Duration;

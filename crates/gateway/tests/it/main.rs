@@ -3,6 +3,7 @@
 
 mod audit;
 mod cli;
+mod health;
 mod keys;
 mod publish;
 mod read;

@@ -1,6 +1,7 @@
 //! What is not right is refused with a problem that a person can act on, and leaves nothing.
 
 mod requests;
+mod webhooks;
 
 use std::io::Write as _;
 
@@ -58,6 +59,7 @@ const HEADER: (u16, &str) = (400, "invalid-header");
 const LARGE: (u16, &str) = (413, "payload-too-large");
 const MEDIA: (u16, &str) = (415, "unsupported-media-type");
 const MISSING: (u16, &str) = (404, "not-found");
+const CONFLICT: (u16, &str) = (409, "conflict");
 const METHOD: (u16, &str) = (405, "method-not-allowed");
 
 fn head(client: &Client) -> Value {
@@ -72,12 +74,16 @@ fn send(client: &Client, case: &Case) -> Answer {
 fn check(cases: &[Case]) {
     let server = Server::dev();
     let client = server.client();
+    check_on(&client, cases);
+}
+
+fn check_on(client: &Client, cases: &[Case]) {
     client.publish(r#"{"eventType":"order.created","eventId":"there","data":1}"#);
-    let mut before = head(&client);
+    let mut before = head(client);
     let mut faults = Vec::new();
     for case in cases {
-        let answer = send(&client, case);
-        let after = head(&client);
+        let answer = send(client, case);
+        let after = head(client);
         let left = if after == before { Ok(()) } else { Err("left an event".to_owned()) };
         if let Err(fault) = judge(case, &answer).and(left) {
             let shown = String::from_utf8_lossy(&case.body[..case.body.len().min(200)]);

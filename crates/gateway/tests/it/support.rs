@@ -5,6 +5,7 @@ pub(crate) mod http;
 pub(crate) mod problem;
 pub(crate) mod receiver;
 pub(crate) mod server;
+pub(crate) mod smtp;
 pub(crate) mod sse;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,13 @@
 //! Webhooks: signed, retried, in order, and nothing lost.
 
+mod dead;
+mod notify;
+mod orders;
+mod replays;
+mod secrets;
+mod settings;
+mod states;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +121,7 @@ fn a_delivery_that_fails_to_the_end_is_given_up_with_a_reason_and_others_go_on()
     let refused = delivery(&client, "e1", &nobody, "dead");
     assert_eq!((&refused["reason"], &refused["attempts"][0]["status"]), (&json!("connect"), &Value::Null));
     let shown = client.get(&format!("/webhooks/{id}")).expect(200).json();
-    assert_eq!((&shown["deadLetters"], &shown["waiting"]), (&json!(1), &json!(0)));
+    assert_eq!((&shown["deadLetters"], &shown["pending"]), (&json!(1), &json!(0)));
     // The one after the poison waited for it, the neighbour did not.
     let order: Vec<_> = receiver.posts().iter().map(|post| post.header("webhook-id").to_owned()).collect();
     let place = |event: &str| order.iter().position(|id| id == event).unwrap();
@@ -196,7 +204,7 @@ fn a_crash_loses_no_delivery_and_keeps_the_order() {
     // Nothing is left.
     until("no lag", Duration::from_secs(10), || {
         let shown = client.get(&format!("/webhooks/{id}")).expect(200).json();
-        (shown["lag"] == 0 && shown["waiting"] == 0).then_some(())
+        (shown["lag"] == 0 && shown["pending"] == 0).then_some(())
     });
 }
 

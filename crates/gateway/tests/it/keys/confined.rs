@@ -74,7 +74,22 @@ fn a_confined_key_sees_and_publishes_its_channels_only() {
     assert_eq!(confined.get("/webhooks").expect(200).json(), json!({ "data": [], "nextCursor": null }));
     assert_eq!(confined.get("/webhooks?limit=1").expect(200).json()["nextCursor"], Value::Null);
     let id = webhook["id"].as_str().unwrap();
-    for (method, path) in [("GET", ""), ("GET", "/secret"), ("DELETE", "")] {
+    for (method, path) in [
+        ("GET", ""),
+        ("GET", "/secret"),
+        ("GET", "/deliveries"),
+        ("GET", "/attempts"),
+        ("GET", "/replays"),
+        ("PATCH", ""),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/activate"),
+        ("POST", "/test"),
+        ("POST", "/replay"),
+        ("POST", "/rotate-secret"),
+        ("DELETE", "/replays/rp_0"),
+        ("DELETE", ""),
+    ] {
         assert_eq!(call(&confined, method, &format!("/webhooks/{id}{path}")).status, 404);
     }
     let own =

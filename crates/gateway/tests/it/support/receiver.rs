@@ -58,6 +58,11 @@ impl Receiver {
 
     /// Answers with the status that `decide` gives for a post and the number of those before it.
     pub(crate) fn answering(decide: impl Fn(&Post, usize) -> u16 + Send + Sync + 'static) -> Self {
+        Self::saying("", decide)
+    }
+
+    /// As [`Receiver::answering`], each time with a text.
+    pub(crate) fn saying(text: &'static str, decide: impl Fn(&Post, usize) -> u16 + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let posts = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
@@ -66,7 +71,7 @@ impl Receiver {
             for stream in listener.incoming().flatten() {
                 let (posts, decide) = (Arc::clone(&shared), Arc::clone(&decide));
                 // A sender that goes away ends only its own connection.
-                std::thread::spawn(move || take(stream, &posts, &*decide).ok());
+                std::thread::spawn(move || take(stream, &posts, &*decide, text).ok());
             }
         });
         Self { address, posts }
@@ -98,7 +103,7 @@ impl Receiver {
     }
 }
 
-fn take(stream: TcpStream, posts: &(Mutex<Vec<Post>>, Condvar), decide: &Decide) -> std::io::Result<()> {
+fn take(stream: TcpStream, posts: &(Mutex<Vec<Post>>, Condvar), decide: &Decide, text: &str) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -117,7 +122,8 @@ fn take(stream: TcpStream, posts: &(Mutex<Vec<Post>>, Condvar), decide: &Decide)
         reader.read_exact(&mut post.body)?;
         let before = posts.0.lock().unwrap().len();
         post.status = decide(&post, before);
-        let answer = format!("HTTP/1.1 {} Decided\r\ncontent-length: 0\r\n\r\n", post.status);
+        let head = format!("HTTP/1.1 {} Decided\r\ncontent-type: text/plain\r\n", post.status);
+        let answer = format!("{head}content-length: {}\r\n\r\n{text}", text.len());
         posts.0.lock().unwrap().push(post);
         posts.1.notify_all();
         reader.get_mut().write_all(answer.as_bytes())?;

@@ -1,0 +1,57 @@
+//! A sample for an endpoint: signed and sent like an event, but not one of the log.
+
+use anyhow::{Result, anyhow};
+use bytes::Bytes;
+use serde_json::json;
+use tidings_core::event::{AggregateId, Defaults, Draft, EventType};
+use tidings_core::lane::Outcome;
+use tidings_sinks::Parcel;
+use tokio::time::Instant;
+
+use super::means::Means;
+use super::record::Record;
+use super::sink::Way;
+use crate::clock;
+
+const TYPE: &str = "tidings.webhook.test";
+
+/// What an endpoint said to a sample.
+pub(crate) struct Verdict {
+    pub(crate) event_id: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) latency_ms: u64,
+}
+
+/// Sends a sample once.
+pub(super) async fn send(record: &Record, means: &Means) -> Result<Verdict> {
+    let now = clock::now();
+    let data = json!({ "webhook": record.id, "message": "This is a test. It is not an event of the log." });
+    let draft = Draft {
+        id: None,
+        event_type: EventType::parse(TYPE).map_err(|error| anyhow!(error))?,
+        version: None,
+        timestamp: None,
+        source: None,
+        aggregate: AggregateId::parse(&record.id).ok(),
+        channels: Vec::new(),
+        metadata: Vec::new(),
+        data: data.to_string().into(),
+        expected_sequence: None,
+    };
+    let encoded = draft.encode(&Defaults { now, source: "/tidings", random: clock::random() });
+    let header = Bytes::from(encoded.header(None));
+    let parcel = Parcel {
+        id: &encoded.subject.id,
+        event_type: &encoded.subject.event_type,
+        header: &header,
+        data: Some(&encoded.data),
+        envelope: None,
+        attempt: 1,
+        replay: None,
+    };
+    let sink = Way::own(record, means).sink(record, means)?;
+    let begun = Instant::now();
+    let outcome = sink.deliver(&[parcel]).await.pop().ok_or_else(|| anyhow!("a sink without an outcome"))?;
+    let latency_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Verdict { event_id: encoded.subject.id.to_string(), outcome, latency_ms })
+}
