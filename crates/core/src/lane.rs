@@ -300,6 +300,12 @@ impl Lane {
         if self.items.len() == self.rows && self.unsettled == 0 { self.seen } else { self.cursor }
     }
 
+    /// How far nothing is kept: no delivery through here is under way, has a row, or is to get one.
+    pub fn clear(&self) -> Offset {
+        let first = self.items.keys().next().map_or(self.seen, |first| Offset(first.0.saturating_sub(1)));
+        first.min(self.seen)
+    }
+
     /// What is settled above the cursor, as it was taken last (see [`Acks`]).
     pub fn acked(&self) -> Vec<u8> {
         self.acks.to_bytes(self.cursor)

@@ -65,6 +65,8 @@ pub(super) enum Told {
 pub(super) struct Live {
     pub(super) standing: Option<Standing>,
     pub(super) cursor: Offset,
+    /// Nothing through here needs more than a cursor.
+    pub(super) clear: Offset,
     pub(super) seen: Offset,
     pub(super) own: bool,
     pub(super) attached: bool,
@@ -109,10 +111,11 @@ impl Entry {
         self.lane.is_none() && self.standing.is_active() && self.own
     }
 
-    /// The cursor that nothing on disk tells but its slot's: that of a lane without a progress of its own.
+    /// How far a slot may go at the most: a lane without a progress of its own begins at its slot's cursor after a crash, and
+    /// rows that are not committed are not there then.
     pub(super) fn uncommitted(&self) -> Option<Offset> {
         let live = self.lane.as_ref()?.live.lock();
-        (!live.own).then_some(live.cursor)
+        (!live.own).then_some(live.clear)
     }
 
     pub(super) fn end(&mut self, end: End) {

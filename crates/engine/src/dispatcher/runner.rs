@@ -362,6 +362,7 @@ impl Runner {
             live.standing = Some(self.lane.standing().clone());
         }
         live.cursor = self.lane.cursor();
+        live.clear = self.lane.clear();
         live.seen = self.lane.seen();
         live.own = self.committing.own;
         live.attached = self.attached;

@@ -189,7 +189,8 @@ impl Shard {
         let (told_sender, told) = watch::channel(Told::Run);
         let (orders_sender, orders) = mpsc::unbounded_channel();
         let (alive, ended) = watch::channel(());
-        let live = Arc::new(Mutex::new(Live { cursor: at.unwrap_or(entry.since), own: entry.own, ..Live::default() }));
+        let cursor = at.unwrap_or(entry.since);
+        let live = Arc::new(Mutex::new(Live { cursor, clear: cursor, own: entry.own, ..Live::default() }));
         let running = Running {
             told: told_sender,
             orders: orders_sender,

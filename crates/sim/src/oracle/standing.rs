@@ -115,11 +115,10 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
         let never = Timestamp::from_millis(i64::MAX);
         let done = note.done.unwrap_or(never);
         certain &= !facts.iter().any(|fact| fact.life == note.life && note.asked <= fact.at && fact.at <= done);
-        // It came somewhere between: what failed before it is confirmed may be forgiven.
-        for at in [Some(note.asked), note.done].into_iter().flatten() {
-            let place = facts.iter().position(|fact| (fact.life, fact.at) >= (note.life, at)).unwrap_or(facts.len());
-            facts.insert(place, Fact { at, life: note.life, kind: Kind::Activated });
-        }
+        // It counts before it is confirmed.
+        let place =
+            facts.iter().position(|fact| (fact.life, fact.at) >= (note.life, note.asked)).unwrap_or(facts.len());
+        facts.insert(place, Fact { at: note.asked, life: note.life, kind: Kind::Activated });
     }
     (facts, certain)
 }
@@ -161,13 +160,27 @@ fn deactivations(case: &mut Case<'_>, facts: &[Fact]) {
     }
 }
 
+/// When it is not known which failures an activation forgave: some ended while it waited for its turn. That ends with a
+/// success.
+fn unclear(case: &Case<'_>, facts: &[Fact]) -> Vec<(Timestamp, Timestamp)> {
+    let never = Timestamp::from_millis(i64::MAX);
+    let of_hook = case.run.notes.iter().filter(|note| note.hook == case.hook && activates(note));
+    let unclear = of_hook.filter_map(|note| {
+        let done = note.done.unwrap_or(never);
+        let between = |fact: &&Fact| note.asked <= fact.at && fact.at <= done && matches!(fact.kind, Kind::Ended(..));
+        facts.iter().find(between)?;
+        let successes = facts.iter().filter(|fact| matches!(fact.kind, Kind::Ended(_, Outcome::Delivered(_))));
+        Some((note.asked, successes.map(|fact| fact.at).filter(|at| *at > done).min().unwrap_or(never)))
+    });
+    unclear.collect()
+}
+
 /// Attempts while the circuit is open.
 fn circuit(case: &mut Case<'_>, facts: &[Fact]) {
+    let unclear = unclear(case, facts);
     for place in 0..case.seen.len() {
         let seen = case.seen[place];
-        let within = |note: &&Note| note.asked <= seen.began && note.done.is_none_or(|done| seen.began <= done);
-        let notes = case.run.notes.iter().filter(|note| note.hook == case.hook && note.life == seen.life);
-        if notes.filter(|note| activates(note)).any(|note| within(&note)) {
+        if unclear.iter().any(|(from, until)| (*from..=*until).contains(&seen.began)) {
             continue;
         }
         let known = |fact: &&Fact, through: Timestamp| {
