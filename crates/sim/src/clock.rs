@@ -31,9 +31,6 @@ thread_local! {
 }
 
 /// Time and chance of this thread's simulated process.
-//ENV
-
-/// Time and chance of this thread's simulated process.
 pub(crate) const ENV: Env = Env { now, random };
 
 /// A process begins at `base`. Call it on its runtime.

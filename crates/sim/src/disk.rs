@@ -156,7 +156,7 @@ impl Disk {
 fn committer(writes: &[Write]) -> String {
     if matches!(writes.first(), Some(Write::Sweep(_))) {
         // A lane that begins after it was made must not be overtaken by it.
-        return "".into();
+        return String::new();
     }
     let lane = writes.iter().find_map(|write| match write {
         Write::Settle(settle) => Some(settle.subscription.to_string()),

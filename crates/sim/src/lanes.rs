@@ -39,7 +39,6 @@ pub(crate) struct Stand {
     /// Nothing is left to do.
     pub(crate) rest: bool,
     pub(crate) parked: usize,
-    pub(crate) in_flight: usize,
 }
 
 /// What became of an order.
@@ -143,7 +142,6 @@ impl Lanes {
             active: status.standing.is_active(),
             rest: status.lag == 0 && status.pending == 0 && status.in_flight == 0,
             parked: status.parked,
-            in_flight: status.in_flight,
         })
     }
 

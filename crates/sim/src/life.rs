@@ -25,7 +25,7 @@ use crate::run::{DRAIN_DAYS, End, Kept, Life, Note, Outside, Run};
 use crate::world::{Act, Order, World};
 
 /// How long the last stop of all waits.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often, at the end, somebody looks whether everything is at rest: at first, and after a while.
 const LOOK_MIN: Duration = Duration::from_secs(20);
 const LOOK_MAX: Duration = Duration::from_hours(2);

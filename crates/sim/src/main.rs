@@ -34,7 +34,9 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     if args.plant.as_deref() == Some("list") {
-        Plant::ALL.iter().for_each(|(name, _)| println!("{name}"));
+        for (name, _) in Plant::ALL {
+            println!("{name}");
+        }
         return Ok(());
     }
     let plant = args

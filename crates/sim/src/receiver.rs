@@ -127,11 +127,10 @@ impl Receiver {
         }
         let well = Outcome::Delivered(status(200));
         match self.mood(clock::now()) {
-            Mood::Well => (quick, well),
             Mood::Slow(ms) => (chance.millis(ms / 4..=ms), well),
             Mood::Down(status) => (quick, failed(status, None)),
             Mood::Flapping(of_100) if chance.below(100) < of_100 => (quick, failed(503, None)),
-            Mood::Flapping(_) => (quick, well),
+            Mood::Well | Mood::Flapping(_) => (quick, well),
             Mood::Hanging => {
                 let reason = "timeout".into();
                 (TIMEOUT, Outcome::Retry { reason, answer: Answer::default(), retry_after: None })

@@ -109,12 +109,15 @@ pub struct Run {
     pub violations: Vec<Violation>,
 }
 
+/// An event that was acknowledged: of which tenant, its id, its place.
+pub(crate) type Acked = (usize, Box<str>, Offset);
+
 /// What processes leave to the next one: what happened outside of them.
 pub(crate) struct Outside {
     pub(crate) disk: MemoryDisk,
     pub(crate) record: Arc<Mutex<Record>>,
     pub(crate) notes: Arc<Mutex<Vec<Note>>>,
-    pub(crate) acked: Arc<Mutex<Vec<(usize, Box<str>, Offset)>>>,
+    pub(crate) acked: Arc<Mutex<Vec<Acked>>>,
     /// What is to be published to each tenant and is not acknowledged yet.
     pub(crate) unacked: Vec<Arc<Unacked>>,
     pub(crate) plant: Option<Plant>,
@@ -147,14 +150,14 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
     loop {
         let number = u32::try_from(lives.len()).unwrap_or(u32::MAX);
         outside.record.lock().life = number;
-        let lived = life::live(&outside, world, &mut acts, now, number);
+        let outcome = life::live(&outside, world, &mut acts, now, number);
         if verbose {
-            println!("{:>12} ms  {:?}, down for {:?}", oracle::ms(lived.life.ended), lived.life.end, lived.down);
+            println!("{:>12} ms  {:?}, down for {:?}", oracle::ms(outcome.life.ended), outcome.life.end, outcome.down);
         }
-        now = lived.life.ended.plus(lived.down);
-        finished &= lived.finished;
-        let ended = lived.life.end == End::Drained;
-        lives.push(lived.life);
+        now = outcome.life.ended.plus(outcome.down);
+        finished &= outcome.finished;
+        let ended = outcome.life.end == End::Drained;
+        lives.push(outcome.life);
         if ended {
             break;
         }

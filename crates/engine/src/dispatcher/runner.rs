@@ -18,8 +18,7 @@ use tidings_core::lane::{self, Lane};
 use tidings_core::offset::Offset;
 use tidings_core::rate::Bucket;
 use tidings_core::time::Timestamp;
-use tidings_log::query::PAGE_EVENTS_MAX;
-use tidings_log::{Event, Page, Unavailable};
+use tidings_log::{Event, Page, Unavailable, query::PAGE_EVENTS_MAX};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 

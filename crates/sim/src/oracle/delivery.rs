@@ -87,18 +87,18 @@ fn order(case: &mut Case<'_>) {
     let delivered = delivered(case);
     let parks = case.settings.on_exhausted == OnExhausted::Park;
     let mut given_up: BTreeMap<Offset, Timestamp> = BTreeMap::new();
-    let mut give_up = |offset: Offset, at: Timestamp| {
+    let mut note = |offset: Offset, at: Timestamp| {
         let first = given_up.entry(offset).or_insert(at);
         *first = at.min(*first);
     };
     for letter in case.letters.iter().filter(|_| parks) {
         if let DeadState::Discarded { at, .. } = &letter.state {
-            give_up(letter.offset, *at);
+            note(letter.offset, *at);
         }
     }
     // A letter tells the last time that a delivery was given up, the history the first.
     for (offset, _, ended) in ends(case).into_iter().filter(|_| !parks) {
-        give_up(offset, ended);
+        note(offset, ended);
     }
     let never = Timestamp::from_millis(i64::MAX);
     let settled = |offset: &Offset| {
