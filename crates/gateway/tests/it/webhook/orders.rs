@@ -199,8 +199,8 @@ fn commands_right_after_a_change_are_taken_while_attempts_are_under_way() {
     batch(&client, "e", 9);
     for (timeout, command, wanted) in [("5s", "pause", "paused"), ("6s", "resume", "active"), ("7s", "pause", "paused")]
     {
-        let patch = json!({ "timeout": timeout }).to_string();
-        client.send("PATCH", &path, &[], patch.as_bytes()).expect(200);
+        let change = json!({ "timeout": timeout }).to_string();
+        client.send("PATCH", &path, &[], change.as_bytes()).expect(200);
         let shown = client.post(&format!("{path}/{command}"), "").expect(200).json();
         assert_eq!((&shown["status"], &shown["timeout"]), (&json!(wanted), &json!(timeout)));
     }
