@@ -75,7 +75,9 @@ mod tests {
     fn acks_survive_their_bytes() {
         for offsets in [&[][..], &[11], &[12, 18, 19, 26], &[11, 10 + ACKS_SPAN]] {
             let mut acks = Acks::default();
-            offsets.iter().for_each(|offset| acks.insert(Offset(*offset)));
+            for offset in offsets {
+                acks.insert(Offset(*offset));
+            }
             let bytes = acks.to_bytes(Offset(10));
             assert!(bytes.len() as u64 <= ACKS_SPAN / 8 && bytes.last() != Some(&0));
             assert_eq!(Acks::from_bytes(Offset(10), &bytes), acks);

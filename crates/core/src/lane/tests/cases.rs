@@ -90,15 +90,13 @@ fn a_poison_event_alone_deactivates_at_the_fifth_and_dies_at_its_sixth() {
 fn a_poison_event_among_successes_deactivates_nothing() {
     let mut lane = lane(settings(), 1);
     let mut dead = 0;
-    let mut next = 2;
-    for minute in 0..=1_700 {
+    for (next, minute) in (2..).zip(0..=1_700) {
         while let Some(send) = lane.next(minutes(minute)) {
             let outcome = if send.offset == Offset(1) { failed() } else { Outcome::Delivered(Answer::default()) };
             settle(&mut lane, &send, outcome, minutes(minute));
             dead += commit(&mut lane).dead.len();
         }
         lane.offer(Offset(next), Some(next));
-        next += 1;
     }
     assert_eq!(dead, 1);
     assert!(lane.standing().is_active());
