@@ -20,7 +20,7 @@ const RATIO_MAX: f64 = 2.0;
 /// So long a silent connection is held; longer than any attempt takes.
 const HOLD: Duration = Duration::from_secs(30);
 const CREATORS: usize = 8;
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 
 /// How many of each, and for how long.
 #[derive(Debug, Clone, Args)]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// The busiest second against the mean.
 const PEAK_MAX: f64 = 3.0;
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 
 /// How many, and how much waits.
 #[derive(Debug, Clone, Args)]
