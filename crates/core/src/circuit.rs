@@ -104,6 +104,9 @@ pub struct Circuit {
     counted: Timestamp,
     /// When the next probe may be made; the circuit is open.
     probe: Option<Timestamp>,
+    /// Somebody was told of these rounds.
+    #[serde(default)]
+    warned: bool,
     #[serde(skip, default = "allowance_at_start")]
     allowance: usize,
     /// The last attempt succeeded, since the start.
@@ -122,6 +125,7 @@ impl Default for Circuit {
             round: 0,
             counted: Timestamp::from_millis(0),
             probe: None,
+            warned: false,
             allowance: ALLOWANCE_AT_START,
             proven: false,
         }
@@ -144,6 +148,16 @@ impl Circuit {
         self.probe
     }
 
+    /// Whether somebody was told of the rounds since the last success: then its end is told too.
+    pub fn is_warned(&self) -> bool {
+        self.warned
+    }
+
+    /// Notes that somebody is told.
+    pub fn warn(&mut self) {
+        self.warned = true;
+    }
+
     /// Whether the last attempt succeeded: it is not known to fail.
     pub fn is_proven(&self) -> bool {
         self.proven
@@ -163,20 +177,25 @@ impl Circuit {
         at_least: Duration,
         jitter: f64,
     ) -> Option<u32> {
-        self.failures = self.failures.saturating_add(1);
-        self.proven = false;
-        self.allowance = (self.allowance / 2).max(1);
         let new = self.round == 0 || began.since(self.counted) >= schedule.step(self.round);
         if new {
             self.round += 1;
             self.counted = began;
         }
+        self.failed_beside(ended, schedule, at_least, jitter);
+        new.then_some(self.round)
+    }
+
+    /// Counts a failed attempt that is no round, as [`Circuit::failed`] else.
+    pub fn failed_beside(&mut self, ended: Timestamp, schedule: &Schedule, at_least: Duration, jitter: f64) {
+        self.failures = self.failures.saturating_add(1);
+        self.proven = false;
+        self.allowance = (self.allowance / 2).max(1);
         if self.failures >= OPEN_AFTER {
             let probe = ended.plus(schedule.jittered(self.round, jitter).max(at_least));
             // Answers of attempts that began before it opened only push later.
             self.probe = Some(self.probe.map_or(probe, |earlier| earlier.max(probe)));
         }
-        new.then_some(self.round)
     }
 
     /// Counts a success; answers the rounds of failures that it ends, if it ends some.

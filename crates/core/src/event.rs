@@ -8,6 +8,7 @@ mod draft;
 mod encode;
 mod fields;
 mod header;
+mod operational;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -24,6 +25,7 @@ pub use encode::{Defaults, Encoded, Supplied};
 pub(crate) use fields::Fields;
 pub use fields::parse_source;
 pub use header::{Header, envelope, subject_of};
+pub use operational::Operational;
 
 /// Most channels of one event.
 pub const CHANNELS_MAX: usize = 8;

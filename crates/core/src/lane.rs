@@ -30,7 +30,7 @@ pub use acks::{ACKS_SPAN, Acks};
 use chain::Chain;
 use changes::Wrote;
 use item::{Item, Stage};
-pub use settle::Attempted;
+pub use settle::{About, Attempted};
 pub use terms::{Answer, Changes, Dead, Follow, Notice, OnExhausted, Ordering, Outcome, Row, RowState, Send, Settings};
 
 use crate::circuit::Standing;

@@ -37,7 +37,7 @@ use tidings_sinks::Sink;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-pub use orders::{Order, Outcome};
+pub use orders::{Order, Outcome, Point};
 pub use replay::{Job, Only};
 pub use room::ATTEMPTS_MAX;
 use shard::Shard;

@@ -7,7 +7,7 @@ use tidings_core::filter::Filter;
 use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::rate::Rate;
-use tidings_engine::dispatcher::{Dispatcher, Job, Only, Order as Ordered, Outcome, Subscription};
+use tidings_engine::dispatcher::{Dispatcher, Job, Only, Order as Ordered, Outcome, Point, Subscription};
 use tidings_log::store::{DeadLetter, DeadQuery};
 use tidings_log::{Store, Tenant, Unavailable};
 use tidings_sinks::Sink;
@@ -82,8 +82,8 @@ impl Lanes {
         let ordered = match order {
             Order::Pause => Ordered::Pause,
             Order::Resume => Ordered::Resume,
-            Order::Activate => Ordered::Activate(None),
-            Order::ActivateLatest => Ordered::Activate(Some(self.store.extent(tenant).head)),
+            Order::Activate => Ordered::Activate(Point::Cursor),
+            Order::ActivateLatest => Ordered::Activate(Point::Latest),
             // Not for the lane.
             Order::Restart => return Became::Pointless,
             Order::ReplayDead | Order::Discard | Order::ReplayAll | Order::ReplayUndelivered => {

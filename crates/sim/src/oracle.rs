@@ -21,11 +21,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_core::event::AggregateId;
 use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::Event;
-use tidings_log::store::{Attempt, DeadLetter};
+use tidings_log::store::{Attempt, DeadLetter, DeadState};
 
 use crate::receiver::Seen;
 use crate::run::{End, Run};
@@ -130,6 +131,16 @@ impl<'a> Case<'a> {
         self.events.get(&*seen.id).map(|event| event.offset)
     }
 
+    /// Whether an event tells of this webhook itself: its failure is no round.
+    pub(crate) fn is_own(&self, offset: Offset) -> bool {
+        let hook = &*self.run.world.hooks[self.hook].name;
+        let own = |event: &&Arc<Event>| {
+            let about = event.subject.aggregate.as_ref().map(AggregateId::as_str);
+            event.subject.event_type.is_operational() && about == Some(hook)
+        };
+        self.wanted.get(&offset).is_some_and(own)
+    }
+
     /// How a life ended, and when.
     pub(crate) fn end(&self, life: u32) -> (End, Timestamp) {
         self.run
@@ -146,13 +157,14 @@ impl<'a> Case<'a> {
     /// Whether somebody may have had an event sent again between two moments: there is a dead letter, and an order.
     pub(crate) fn revived(&self, id: &str, from: Timestamp, until: Timestamp) -> bool {
         let Some(offset) = self.events.get(id).map(|event| event.offset) else { return false };
-        let is_dead = self.letters.iter().any(|letter| letter.offset == offset);
+        let of_event = |letter: &&DeadLetter| letter.offset == offset;
+        // What was discarded first is not sent again.
+        let replayed = |letter: &DeadLetter| matches!(letter.state, DeadState::Replayed { .. });
+        let is_replayed = self.letters.iter().filter(of_event).any(replayed);
         self.run.notes.iter().filter(|note| note.hook == self.hook).any(|note| {
             let within = note.asked <= until && note.done.is_none_or(|done| done >= from);
             let again = match note.order {
-                Order::ReplayDead => is_dead,
-                // It waits for its turn, and then the end that was meant lies behind.
-                Order::ActivateLatest => note.done != Some(note.asked),
+                Order::ReplayDead => is_replayed,
                 _ => false,
             };
             within && again

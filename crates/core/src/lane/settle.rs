@@ -1,6 +1,7 @@
 //! What outcomes and people do to a lane.
 
 use std::mem;
+use std::time::Duration;
 
 use super::item::{Item, Kept, Stage};
 use super::{Acks, Jump, Lane, Notice, OnExhausted, Outcome};
@@ -8,6 +9,18 @@ use crate::circuit::Status;
 use crate::offset::Offset;
 use crate::retry::asked_for;
 use crate::time::Timestamp;
+
+/// What an event is about, as the failure of its delivery is judged: what is told of it must not feed itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum About {
+    /// The application.
+    #[default]
+    Application,
+    /// Tidings, but not this subscription: nobody is warned of it.
+    Operational,
+    /// This subscription: it is no round, and a deactivation by it is not told.
+    Itself,
+}
 
 /// An attempt that was made.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +31,8 @@ pub struct Attempted {
     pub began: Timestamp,
     /// When its outcome was known.
     pub ended: Timestamp,
-    /// Of an operational event: its failure is not told by further ones.
-    pub operational: bool,
+    /// What its event is about.
+    pub about: About,
 }
 
 impl Lane {
@@ -35,17 +48,14 @@ impl Lane {
                 let at_least = asked_for(retry_after);
                 let attempts = self.items.get(&offset).map_or(0, |item| item.attempts);
                 let due = self.settings.schedule.due(attempts + 1, attempted.ended, jitter, retry_after);
-                let times = (attempted.began, attempted.ended);
-                let round = self.standing.circuit.failed(times, &self.settings.schedule, at_least, jitter);
-                self.stood = true;
-                self.round(round, attempted, &reason);
+                self.circuit_failed(attempted, &reason, at_least, jitter);
                 self.failed(offset, reason, due);
             }
             Outcome::Reject { reason, .. } => self.failed(offset, reason, None),
             Outcome::Gone { .. } => {
                 let attempts = self.items.get(&offset).map_or(0, |item| item.attempts);
                 let due = self.settings.schedule.due(attempts + 1, attempted.ended, jitter, None);
-                self.deactivate("status 410: the endpoint says that it is gone".into(), attempted.ended);
+                self.deactivate("status 410: the endpoint says that it is gone".into(), attempted);
                 self.failed(offset, "status 410".into(), due);
             }
         }
@@ -77,9 +87,10 @@ impl Lane {
     }
 
     fn delivered(&mut self, offset: Offset) {
+        let warned = self.standing.circuit.is_warned();
         if let Some(rounds) = self.standing.circuit.succeeded() {
             self.stood = true;
-            if rounds > 1 {
+            if warned {
                 self.notices.push(Notice::Recovered { rounds });
             }
         }
@@ -114,24 +125,34 @@ impl Lane {
         }
     }
 
-    fn round(&mut self, round: Option<u32>, attempted: Attempted, reason: &str) {
-        let Some(round) = round else { return };
+    fn circuit_failed(&mut self, attempted: Attempted, reason: &str, at_least: Duration, jitter: f64) {
+        let (circuit, schedule) = (&mut self.standing.circuit, &self.settings.schedule);
+        self.stood = true;
+        if attempted.about == About::Itself {
+            return circuit.failed_beside(attempted.ended, schedule, at_least, jitter);
+        }
+        let Some(round) = circuit.failed((attempted.began, attempted.ended), schedule, at_least, jitter) else {
+            return;
+        };
         if self.settings.deactivate_after.is_some_and(|after| round >= after) {
             let reason = format!("{round} rounds of failures, the last one: {reason}");
-            self.deactivate(reason.into(), attempted.ended);
-        } else if round > 1 && !attempted.operational {
+            self.deactivate(reason.into(), attempted);
+        } else if round > 1 && attempted.about == About::Application {
+            self.standing.circuit.warn();
             self.notices.push(Notice::Failing { round, reason: reason.into() });
         }
     }
 
-    fn deactivate(&mut self, reason: Box<str>, now: Timestamp) {
+    fn deactivate(&mut self, reason: Box<str>, attempted: Attempted) {
         // Whoever paused it does not want it active later than that: it stays deactivated until somebody activates it.
         if matches!(self.standing.status, Status::Deactivated { .. }) {
             return;
         }
-        self.standing.status = Status::Deactivated { since: now, reason: reason.clone() };
+        self.standing.status = Status::Deactivated { since: attempted.ended, reason: reason.clone() };
         self.stood = true;
-        self.notices.push(Notice::Deactivated { reason });
+        if attempted.about != About::Itself {
+            self.notices.push(Notice::Deactivated { reason });
+        }
     }
 
     /// Sends nothing more until it is resumed.
@@ -164,8 +185,11 @@ impl Lane {
         if self.in_flight > 0 || self.under_way.is_some() {
             return false;
         }
+        // What was delivered a moment ago is not left out.
+        self.advance();
         // Also a jump back leaves out what waits before it.
-        let first = self.items.keys().next().copied().map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
+        let waits = self.items.iter().find(|(_, item)| !item.is_done()).map(|(offset, _)| *offset);
+        let first = waits.map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
         if first <= to {
             self.standing.skip(first, to);
         }

@@ -175,7 +175,7 @@ impl World {
         }
         *self.answers.entry(send.offset).or_default() += 1;
         self.uncommitted.push(send.offset);
-        let attempted = Attempted { offset: send.offset, began: self.now, ended: self.now, operational: false };
+        let attempted = Attempted { offset: send.offset, began: self.now, ended: self.now, about: About::default() };
         self.lane.settle(attempted, outcome, 0.0);
     }
 

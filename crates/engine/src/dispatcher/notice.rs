@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
-use tidings_core::event::{AggregateId, Defaults, Draft, EventType};
+use tidings_core::event::Operational;
 use tidings_core::lane::{Dead, Notice};
 use tidings_core::time::Timestamp;
 use tidings_log::store::{Letter, Prepared};
 use tidings_log::{Append, Tenant, Write};
 
 use super::{Env, Subscription};
-
-/// The source of operational events.
-const SOURCE: &str = "/tidings";
 
 /// Collects what a commit is to tell.
 pub(super) struct Notices<'a> {
@@ -70,24 +66,14 @@ impl<'a> Notices<'a> {
         if !self.subscription.told {
             return;
         }
-        // The names are right; a subscription's id is too short to be refused.
-        let Ok(event_type) = EventType::parse(name) else { return };
-        let draft = Draft {
-            id: None,
-            event_type,
-            version: None,
-            timestamp: None,
-            source: None,
-            aggregate: AggregateId::parse(&self.subscription.id).ok(),
-            channels: Vec::new(),
-            metadata: Vec::new(),
-            data: Bytes::from(data.to_string()),
-            expected_sequence: None,
-        };
         let mut random = [0; 26];
         (self.env.random)(&mut random);
-        let encoded = draft.encode(&Defaults { now: self.now, source: SOURCE, random });
-        self.events.push(Prepared::new(self.subscription.tenant, encoded));
+        let (about, data) = (Some(&*self.subscription.id), data.to_string().into());
+        let event = Operational { event_type: name, about, actor: None, data };
+        match event.encode(self.now, random) {
+            Ok(encoded) => self.events.push(Prepared::new(self.subscription.tenant, encoded)),
+            Err(error) => tracing::error!(subscription = &*self.subscription.id, name, %error, "it cannot be told"),
+        }
     }
 
     /// The write that tells all of it.

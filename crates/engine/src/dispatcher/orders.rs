@@ -14,8 +14,8 @@ pub enum Order {
     Pause,
     /// End a pause.
     Resume,
-    /// End a pause or a deactivation; with an offset, go on after it, and record what is jumped over as skipped.
-    Activate(Option<Offset>),
+    /// End a pause or a deactivation; what is jumped over is recorded as skipped.
+    Activate(Point),
     /// Send the events of open dead letters again, each from its first attempt on.
     Revive(Vec<DeadLetter>),
     /// Give dead letters up for good, with a reason: what is parked for them goes on.
@@ -24,6 +24,17 @@ pub enum Order {
     Replay(Job),
     /// End a replay: what is not sent yet is not sent.
     Cancel(Box<str>),
+}
+
+/// Where a subscription goes on once it is active again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Where it stood.
+    Cursor,
+    /// At the end of the log, as it is when this is carried out.
+    Latest,
+    /// After an offset.
+    After(Offset),
 }
 
 /// What became of an [`Order`].

@@ -3,16 +3,17 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use foldhash::HashMap;
 use foldhash::fast::FixedState;
+use foldhash::{HashMap, HashSet};
 use tidings_core::circuit::Standing;
 use tidings_core::filter::Filter;
 use tidings_core::lane::{Acks, Follow, Lane, Row};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::store::Progress;
+use tidings_log::store::{DeadLetter, DeadState, Progress};
 use tidings_log::{Event, Page, Pending, Query, Store, Tenant, Unavailable};
 
+use super::signals::{Letters, Replayed};
 use super::{Subscription, attempt};
 
 /// Events of one aggregate that are read again at once.
@@ -49,19 +50,53 @@ pub(super) async fn open(
     Ok(Lane::new(subscription.settings.clone(), standing, cursor, acks, keyed, now))
 }
 
-/// The keys of events, for those that the log still has.
-pub(super) async fn keys(
+/// Those of `letters` that are open, with the keys of their events if `keyed`.
+pub(super) async fn letters(
     store: Arc<dyn Store>,
     tenant: Tenant,
-    offsets: Vec<Offset>,
-) -> Result<HashMap<Offset, Option<u64>>, Unavailable> {
-    let mut found = HashMap::default();
-    for offset in offsets {
-        if let Some(event) = attempt::read(&*store, tenant, offset).await? {
-            found.insert(offset, key(&event));
+    mut letters: Vec<DeadLetter>,
+    keyed: bool,
+) -> Result<Letters, Unavailable> {
+    let closed = closed(&*store, tenant, letters.iter().map(|letter| (letter.offset, &*letter.id))).await?;
+    letters.retain(|letter| !closed.contains(&letter.offset));
+    let mut keys = HashMap::default();
+    for letter in letters.iter().filter(|_| keyed) {
+        if let Some(event) = attempt::read(&*store, tenant, letter.offset).await? {
+            keys.insert(letter.offset, key(&event));
         }
     }
-    Ok(found)
+    Ok((letters, keys))
+}
+
+/// A page for a replay that holds `letters`, by offset.
+pub(super) async fn replayed(
+    store: Arc<dyn Store>,
+    query: Query,
+    letters: Vec<(Offset, Box<str>)>,
+) -> Result<Replayed, Unavailable> {
+    let tenant = query.tenant;
+    let page = store.read(query).await?;
+    let of_event = |event: &Arc<Event>| {
+        let place = letters.binary_search_by_key(&event.offset, |(offset, _)| *offset).ok()?;
+        letters.get(place).map(|(offset, id)| (*offset, &**id))
+    };
+    let closed = closed(&*store, tenant, page.events.iter().filter_map(of_event)).await?;
+    Ok((page, closed))
+}
+
+/// The events of those dead letters that are not open any more.
+async fn closed(
+    store: &dyn Store,
+    tenant: Tenant,
+    letters: impl Iterator<Item = (Offset, &str)>,
+) -> Result<HashSet<Offset>, Unavailable> {
+    let mut closed = HashSet::default();
+    for (offset, id) in letters {
+        if store.dead_letter(tenant, id).await?.is_none_or(|letter| letter.state != DeadState::Open) {
+            closed.insert(offset);
+        }
+    }
+    Ok(closed)
 }
 
 /// Begins to read up to `limit` matching events after `after` from the disk.

@@ -4,6 +4,7 @@
 //! are deliveries like others: they wait for what is before them in their aggregate, they are tried again, and a crash
 //! neither loses nor repeats them.
 
+use foldhash::HashSet;
 use serde::{Deserialize, Serialize};
 use tidings_core::filter::{Filter, TypePattern};
 use tidings_core::offset::Offset;
@@ -108,6 +109,13 @@ impl Replay {
     pub(super) fn letter(&self, offset: Offset) -> Option<&str> {
         let place = self.job.letters.binary_search_by_key(&offset, |(offset, _)| *offset).ok()?;
         self.job.letters.get(place).map(|(_, id)| &**id)
+    }
+
+    /// Notes that the dead letters of these events are closed.
+    pub(super) fn forget(&mut self, closed: &HashSet<Offset>) {
+        if !closed.is_empty() {
+            self.job.letters.retain(|(offset, _)| !closed.contains(offset));
+        }
     }
 
     /// When it may send the next event.

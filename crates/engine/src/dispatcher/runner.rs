@@ -2,9 +2,9 @@
 
 mod committing;
 mod ordering;
+mod sending;
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tidings_core::circuit::Standing;
-use tidings_core::event::EventType;
-use tidings_core::lane::{self, Lane};
+use tidings_core::lane::Lane;
 use tidings_core::offset::Offset;
 use tidings_core::rate::Bucket;
 use tidings_core::time::Timestamp;
@@ -22,7 +21,7 @@ use tidings_log::{Event, Page, Unavailable, query::PAGE_EVENTS_MAX};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use super::attempt::{Attempted, Attempts};
+use super::attempt::Attempts;
 use super::entry::{End, Live, Told};
 use super::ledger::Ledger;
 use super::orders::Ordered;
@@ -94,7 +93,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         answers: FuturesUnordered::new(),
         page: None,
         follow: None,
-        keys: None,
+        letters: None,
         replay: None,
         commit: None,
         flush: None,
@@ -181,7 +180,7 @@ impl Runner {
                 if told == Told::Cancel {
                     // Their outcomes are unknown now, not failures: what is not settled is sent again.
                     self.signals.answers.clear();
-                    self.signals.keys = None;
+                    self.signals.letters = None;
                     self.orders.clear();
                 }
             }
@@ -198,7 +197,7 @@ impl Runner {
                 tracing::warn!(subscription = &*self.subscription.id, %error, "a lane cannot read what waited");
                 self.lane.unfollowed(follow);
             }
-            Signal::Keys(keys) => self.take_keys(keys),
+            Signal::Letters(letters) => self.take_letters(letters),
             Signal::Replay(page) => self.take_replay(page),
             Signal::Order(order) => self.orders.push_back(*order),
             Signal::Commit(result) => return self.committed(result),
@@ -297,51 +296,6 @@ impl Runner {
             let (store, filter) = (Arc::clone(&self.shard.store), self.subscription.filter.clone());
             let read = reading::followers(store, self.subscription.tenant, filter, follow);
             self.signals.follow = Some((follow, Box::pin(read)));
-        }
-    }
-
-    fn send(&mut self, now: Timestamp) {
-        self.crowded = false;
-        while self.lane.is_ready(now) {
-            let proven = self.lane.standing().circuit.is_proven();
-            let Some(place) = self.shard.room.enter(self.subscription.tenant, proven, &self.bell) else {
-                self.crowded = true;
-                return;
-            };
-            let Some(turn) = self.lane.next(now) else { return };
-            let held = self.held.remove(&turn.offset);
-            self.signals.answers.push(self.attempts.make(turn, held, place));
-        }
-    }
-
-    fn settle(&mut self, mut attempted: Attempted) {
-        let now = (self.shard.env.now)();
-        let offset = attempted.turn.offset;
-        match mem::replace(&mut attempted.outcome, Err(Unavailable::Busy)) {
-            Ok(outcome) => {
-                match (outcome.reason(), &attempted.event) {
-                    (None, Some(event)) if attempted.turn.replay.is_none() => {
-                        self.shard.meter.delivered(event.recorded, now);
-                    }
-                    (None, _) => {}
-                    (Some(_), _) => self.shard.meter.failed(),
-                }
-                self.committing.ledger.note(&attempted, &outcome, now);
-                let operational =
-                    |event: &Arc<Event>| event.subject.event_type.as_str().starts_with(EventType::OPERATIONAL_PREFIX);
-                let ended = lane::Attempted {
-                    offset,
-                    began: attempted.at,
-                    ended: now,
-                    operational: attempted.event.as_ref().is_some_and(operational),
-                };
-                let jitter = self.shard.env.jitter();
-                self.lane.settle(ended, outcome, jitter);
-            }
-            Err(error) => {
-                tracing::warn!(subscription = &*self.subscription.id, %offset, %error, "an event cannot be read");
-                self.lane.postpone(offset, now.plus(READ_PAUSE));
-            }
         }
     }
 

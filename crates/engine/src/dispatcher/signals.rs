@@ -4,12 +4,13 @@ use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tidings_core::lane::Follow;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
+use tidings_log::store::DeadLetter;
 use tidings_log::{CommitError, Page, Pending, Unavailable, Written};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Sleep;
@@ -19,7 +20,10 @@ use super::entry::Told;
 use super::orders::Ordered;
 
 pub(super) type Timer = Pin<Box<Sleep>>;
-pub(super) type Keys = HashMap<Offset, Option<u64>>;
+/// Dead letters that are open, and the keys of those events that the log still has.
+pub(super) type Letters = (Vec<DeadLetter>, HashMap<Offset, Option<u64>>);
+/// Events for a replay, and those of them whose dead letters are closed meanwhile.
+pub(super) type Replayed = (Page, HashSet<Offset>);
 pub(super) type Followers = Result<(Vec<Offset>, Offset), Unavailable>;
 
 /// What a lane waits for.
@@ -32,10 +36,10 @@ pub(super) struct Signals {
     pub(super) page: Option<Pending<Result<Page, Unavailable>>>,
     /// Events that waited for another one of their aggregate.
     pub(super) follow: Option<(Follow, Pending<Followers>)>,
-    /// The keys of events that are to be revived.
-    pub(super) keys: Option<Pending<Result<Keys, Unavailable>>>,
+    /// Dead letters of which something is to become.
+    pub(super) letters: Option<Pending<Result<Letters, Unavailable>>>,
     /// Events for a replay.
-    pub(super) replay: Option<Pending<Result<Page, Unavailable>>>,
+    pub(super) replay: Option<Pending<Result<Replayed, Unavailable>>>,
     pub(super) commit: Option<Pending<Result<Vec<Written>, CommitError>>>,
     pub(super) flush: Option<(Pace, Timer)>,
     pub(super) due: Option<(Timestamp, Timer)>,
@@ -56,8 +60,8 @@ pub(super) enum Signal {
     Answer(Box<Attempted>),
     Page(Result<Page, Unavailable>),
     Followed(Follow, Followers),
-    Keys(Result<Keys, Unavailable>),
-    Replay(Result<Page, Unavailable>),
+    Letters(Result<Letters, Unavailable>),
+    Replay(Result<Replayed, Unavailable>),
     Order(Box<Ordered>),
     Commit(Result<Vec<Written>, CommitError>),
     Flush(Pace),
@@ -69,7 +73,7 @@ pub(super) enum Signal {
 impl Signals {
     /// What happens next; at once if it is the lane's own turn and nothing else does.
     pub(super) async fn next(&mut self, turn: bool) -> Signal {
-        let Self { told, cancelled, bell, orders, answers, page, follow, keys, replay, commit, flush, due } = self;
+        let Self { told, cancelled, bell, orders, answers, page, follow, letters, replay, commit, flush, due } = self;
         tokio::select! {
             biased;
             // Nothing is stronger than to cancel, and what is not awaited need not be heard.
@@ -83,7 +87,7 @@ impl Signals {
             result = take(commit) => Signal::Commit(result),
             result = take(page) => Signal::Page(result),
             (what, result) = take_with(follow) => Signal::Followed(what, result),
-            result = take(keys) => Signal::Keys(result),
+            result = take(letters) => Signal::Letters(result),
             result = take(replay) => Signal::Replay(result),
             Some(order) = orders.recv() => Signal::Order(Box::new(order)),
             pace = fire(flush) => Signal::Flush(pace),

@@ -174,8 +174,7 @@ fn find(call: &Call) -> Result<Arc<Record>, Problem> {
 
 /// The webhook that the path names, and the right to change it.
 async fn turn(call: &Call) -> Result<(Arc<Record>, OwnedMutexGuard<()>), Problem> {
-    let id = find(call)?.id.clone();
-    let turn = call.app.webhooks.turn(&id).lock_owned().await;
+    let turn = call.app.webhooks.turn(&*find(call)?).lock_owned().await;
     // It may have been changed or removed meanwhile.
     Ok((find(call)?, turn))
 }

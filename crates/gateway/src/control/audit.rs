@@ -1,7 +1,7 @@
 //! Every change of what is managed is an event of its own: who, what, when.
 
 use serde_json::Value;
-use tidings_core::event::{Defaults, Draft, EventType};
+use tidings_core::event::Operational;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tidings_log::store::Prepared;
@@ -66,19 +66,8 @@ pub(crate) fn append(
     what: &Value,
     now: Timestamp,
 ) -> Result<Write, CommitError> {
-    let event_type = EventType::parse(event_type).map_err(|error| Unavailable::Trouble(error.into()))?;
-    let draft = Draft {
-        id: None,
-        event_type,
-        version: None,
-        timestamp: None,
-        source: None,
-        aggregate: None,
-        channels: Vec::new(),
-        metadata: vec![("actor".into(), actor.name().into())],
-        data: what.to_string().into(),
-        expected_sequence: None,
-    };
-    let encoded = draft.encode(&Defaults { now, source: "/tidings", random: clock::random() });
+    let (actor, data) = (actor.name(), what.to_string().into());
+    let event = Operational { event_type, about: None, actor: Some(&actor), data };
+    let encoded = event.encode(now, clock::random()).map_err(|error| Unavailable::Trouble(error.into()))?;
     Ok(Write::Append(Append { tenant, events: vec![Prepared::new(tenant, encoded)], request: None }))
 }

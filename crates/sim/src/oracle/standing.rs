@@ -35,8 +35,8 @@ struct Fact {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// The attempt that began then ended so.
-    Ended(Timestamp, Outcome),
+    /// The attempt that began then ended so; whether its event tells of the webhook itself.
+    Ended(Timestamp, Outcome, bool),
     Activated,
 }
 
@@ -45,13 +45,18 @@ impl Model {
     fn take(&mut self, fact: &Fact, case: &Case<'_>) -> bool {
         match &fact.kind {
             Kind::Activated => *self = Self::default(),
-            Kind::Ended(_, Outcome::Delivered(_)) => *self = Self { deactivated: self.deactivated, ..Self::default() },
-            Kind::Ended(_, Outcome::Reject { .. }) => {}
-            Kind::Ended(_, Outcome::Gone { .. }) => return !std::mem::replace(&mut self.deactivated, true),
-            Kind::Ended(began, Outcome::Retry { retry_after, .. }) => {
+            Kind::Ended(_, Outcome::Delivered(_), _) => {
+                *self = Self { deactivated: self.deactivated, ..Self::default() }
+            }
+            Kind::Ended(_, Outcome::Reject { .. }, _) => {}
+            Kind::Ended(_, Outcome::Gone { .. }, own) => {
+                return !std::mem::replace(&mut self.deactivated, true) && !own;
+            }
+            Kind::Ended(began, Outcome::Retry { retry_after, .. }, own) => {
                 let schedule = &case.settings.schedule;
                 self.failures += 1;
-                if self.round == 0 || began.since(self.counted) >= schedule.step(self.round) {
+                let round = !own && (self.round == 0 || began.since(self.counted) >= schedule.step(self.round));
+                if round {
                     self.round += 1;
                     self.counted = *began;
                     if case.settings.deactivate_after.is_some_and(|after| self.round >= after) {
@@ -96,14 +101,19 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
             continue;
         };
         let life = told.seen.map_or(told.life, |place| case.seen[place].life);
-        facts.push(Fact { at: ended, life, kind: Kind::Ended(told.attempt.at, outcome) });
+        facts.push(Fact {
+            at: ended,
+            life,
+            kind: Kind::Ended(told.attempt.at, outcome, case.is_own(told.attempt.offset)),
+        });
     }
     let mut told = vec![false; case.seen.len()];
     case.history.iter().filter_map(|told| told.seen).for_each(|place| told[place] = true);
     let forgotten = (0..told.len()).filter(|place| !told[*place]).filter_map(|place| {
         let seen = case.seen[place];
         let (ended, outcome) = seen.ended.clone()?;
-        Some(Fact { at: ended, life: seen.life, kind: Kind::Ended(seen.began, outcome) })
+        let own = case.offset(seen).is_some_and(|offset| case.is_own(offset));
+        Some(Fact { at: ended, life: seen.life, kind: Kind::Ended(seen.began, outcome, own) })
     });
     let mut forgotten: Vec<_> = forgotten.collect();
     forgotten.sort_by_key(|fact| (fact.life, fact.at));
@@ -127,7 +137,7 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
 fn deactivations(case: &mut Case<'_>, facts: &[Fact]) {
     let committed = |fact: &&Fact| match &fact.kind {
         Kind::Activated => true,
-        Kind::Ended(began, _) => {
+        Kind::Ended(began, _, _) => {
             let told = case.history.iter().filter(|told| told.attempt.at == *began);
             told.filter_map(|told| told.seen)
                 .any(|place| case.seen[place].ended.as_ref().is_some_and(|(at, _)| *at == fact.at))
@@ -169,7 +179,7 @@ fn unclear(case: &Case<'_>, facts: &[Fact]) -> Vec<(Timestamp, Timestamp)> {
         let done = note.done.unwrap_or(never);
         let between = |fact: &&Fact| note.asked <= fact.at && fact.at <= done && matches!(fact.kind, Kind::Ended(..));
         facts.iter().find(between)?;
-        let successes = facts.iter().filter(|fact| matches!(fact.kind, Kind::Ended(_, Outcome::Delivered(_))));
+        let successes = facts.iter().filter(|fact| matches!(fact.kind, Kind::Ended(_, Outcome::Delivered(_), _)));
         Some((note.asked, successes.map(|fact| fact.at).filter(|at| *at > done).min().unwrap_or(never)))
     });
     unclear.collect()
@@ -221,7 +231,7 @@ fn circuit(case: &mut Case<'_>, facts: &[Fact]) {
 }
 
 fn is_told(case: &Case<'_>, fact: &Fact) -> bool {
-    let Kind::Ended(began, _) = &fact.kind else { return true };
+    let Kind::Ended(began, _, _) = &fact.kind else { return true };
     let told = case.history.iter().filter(|told| told.attempt.at == *began).filter_map(|told| told.seen);
     told.into_iter().any(|place| {
         let seen = case.seen[place];

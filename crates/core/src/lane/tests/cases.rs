@@ -25,7 +25,7 @@ fn failed() -> Outcome {
 }
 
 fn settle(lane: &mut Lane, send: &Send, outcome: Outcome, now: Timestamp) {
-    let attempted = Attempted { offset: send.offset, began: now, ended: now, operational: false };
+    let attempted = Attempted { offset: send.offset, began: now, ended: now, about: About::default() };
     lane.settle(attempted, outcome, 0.0);
 }
 
@@ -247,4 +247,37 @@ fn one_slow_answer_does_not_hold_up_what_is_acknowledged() {
     settle(&mut lane, &slow, Outcome::Delivered(Answer::default()), minutes(1));
     commit(&mut lane);
     assert_eq!((lane.rows(), lane.cursor()), (0, Offset(ACKS_SPAN + 700)));
+}
+
+#[test]
+fn what_is_told_of_a_subscription_is_no_round_and_what_is_told_of_others_warns_nobody() {
+    for (about, status, notices) in
+        [(About::Application, "deactivated", 2), (About::Operational, "deactivated", 1), (About::Itself, "active", 0)]
+    {
+        let mut lane = lane(Settings { deactivate_after: Some(3), ..settings() }, 1);
+        let mut told = 0;
+        for at in [0, 1, 6] {
+            let send = lane.next(minutes(at)).unwrap();
+            let attempted = Attempted { offset: send.offset, began: minutes(at), ended: minutes(at), about };
+            lane.settle(attempted, failed(), 0.0);
+            told += commit(&mut lane).notices.len();
+        }
+        assert_eq!((lane.standing().status.name(), told), (status, notices), "{about:?}");
+    }
+}
+
+#[test]
+fn only_who_was_warned_hears_that_it_works_again() {
+    for (about, told) in [(About::Application, 1), (About::Operational, 0), (About::Itself, 0)] {
+        let mut lane = lane(settings(), 1);
+        for at in [0, 1] {
+            let send = lane.next(minutes(at)).unwrap();
+            let attempted = Attempted { offset: send.offset, began: minutes(at), ended: minutes(at), about };
+            lane.settle(attempted, failed(), 0.0);
+            commit(&mut lane);
+        }
+        let send = lane.next(minutes(6)).unwrap();
+        settle(&mut lane, &send, Outcome::Delivered(Answer::default()), minutes(6));
+        assert_eq!(commit(&mut lane).notices.len(), told, "{about:?}");
+    }
 }

@@ -55,6 +55,11 @@ impl Committing {
     pub(super) fn new(ledger: Ledger, own: bool) -> Self {
         Self { ledger, own, beside: Beside::default(), taken: Beside::default() }
     }
+
+    /// Whether something that closes dead letters is not committed yet.
+    pub(super) fn is_closing(&self) -> bool {
+        self.beside.closed + self.taken.closed > 0
+    }
 }
 
 impl Runner {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::store::{DeadLetter, DeadState, Kind, Owner};
-use tidings_log::{CommitError, Page, Query, Unavailable, Write};
+use tidings_log::{CommitError, Query, Unavailable, Write};
 
 use super::super::notice::Notices;
-use super::super::orders::{Order, Ordered, Outcome};
+use super::super::orders::{Order, Ordered, Outcome, Point};
 use super::super::replay::{Job, ROWS_MAX, Replay};
 use super::super::shard::Shard;
-use super::super::signals::Keys;
+use super::super::signals::{Letters, Replayed};
 use super::super::{Subscription, reading};
 use super::Runner;
 
@@ -36,21 +36,18 @@ pub(super) async fn replays(shard: &Shard, subscription: &Subscription) -> Vec<R
 impl Runner {
     /// Carries out the order that is first, if it can be now; whether there is something to commit for it at once.
     pub(super) fn carry_out(&mut self, now: Timestamp) -> bool {
-        let Some(Ordered { order, .. }) = self.orders.front() else { return !self.committing.beside.is_empty() };
-        match order {
+        let waits = match self.orders.front().map(|ordered| &ordered.order) {
+            None => true,
             // Nothing may be in flight while the cursor is moved.
-            Order::Activate(_) if self.lane.in_flight() > 0 && !self.lane.standing().is_active() => {
-                return !self.committing.beside.is_empty();
+            Some(Order::Activate(_)) => self.lane.in_flight() > 0 && !self.lane.standing().is_active(),
+            Some(Order::Revive(_) | Order::Discard(..)) => {
+                self.read_letters();
+                true
             }
-            // The aggregates of the events must be known first.
-            Order::Revive(letters) if self.signals.keys.is_none() => {
-                let offsets = letters.iter().map(|letter| letter.offset).collect();
-                let keys = reading::keys(Arc::clone(&self.shard.store), self.subscription.tenant, offsets);
-                self.signals.keys = Some(Box::pin(keys));
-                return !self.committing.beside.is_empty();
-            }
-            Order::Revive(_) => return !self.committing.beside.is_empty(),
-            _ => {}
+            Some(_) => false,
+        };
+        if waits {
+            return !self.committing.beside.is_empty();
         }
         let Some(ordered) = self.orders.pop_front() else { return false };
         let outcome = match &ordered.order {
@@ -63,17 +60,11 @@ impl Runner {
                 self.behind = true;
                 Outcome::Done(1)
             }
-            Order::Activate(to) => self.activate(*to),
-            Order::Discard(letters, reason) => {
-                for letter in letters {
-                    // Most are not parked: then nothing waits for them.
-                    let _ = self.lane.release(letter.offset);
-                }
-                self.close(letters, DeadState::Discarded { at: now, reason: reason.clone() })
-            }
+            Order::Activate(point) => self.activate(*point),
             Order::Replay(job) => self.begin_replay(job, now),
             Order::Cancel(id) => self.cancel_replay(id),
-            Order::Revive(_) => Outcome::Pointless,
+            // They are carried out once it is known which letters are open.
+            Order::Revive(_) | Order::Discard(..) => Outcome::Pointless,
         };
         self.answer_with_commit(ordered, outcome);
         true
@@ -89,10 +80,15 @@ impl Runner {
         self.committing.beside.askers.push((ordered.sender, outcome));
     }
 
-    fn activate(&mut self, to: Option<Offset>) -> Outcome {
+    fn activate(&mut self, point: Point) -> Outcome {
         if self.lane.standing().is_active() {
             return Outcome::Pointless;
         }
+        let to = match point {
+            Point::Cursor => None,
+            Point::Latest => Some(self.shard.store.extent(self.subscription.tenant).head),
+            Point::After(offset) => Some(offset),
+        };
         if let Some(to) = to {
             self.signals.page = None;
             self.signals.follow = None;
@@ -115,25 +111,52 @@ impl Runner {
         Outcome::Done(letters.len())
     }
 
-    /// Sends the events of dead letters again, now that it is known what they are about.
-    pub(super) fn take_keys(&mut self, keys: Result<Keys, Unavailable>) {
-        let Some(Ordered { order: Order::Revive(_), .. }) = self.orders.front() else { return };
+    /// Begins to read which dead letters of the first order are open, and of which aggregates they are.
+    ///
+    /// Who asked saw them open, but whoever was first has his way: a letter that was discarded is not sent again. So
+    /// nothing that closes letters may be uncommitted when they are read, nor come until they are taken.
+    fn read_letters(&mut self) {
+        if self.signals.letters.is_some() || self.committing.is_closing() {
+            return;
+        }
+        self.signals.replay = None;
+        let (letters, keyed) = match self.orders.front().map(|ordered| &ordered.order) {
+            Some(Order::Revive(letters)) => (letters.clone(), true),
+            Some(Order::Discard(letters, _)) => (letters.clone(), false),
+            _ => return,
+        };
+        let read = reading::letters(Arc::clone(&self.shard.store), self.subscription.tenant, letters, keyed);
+        self.signals.letters = Some(Box::pin(read));
+    }
+
+    /// Sends the events of dead letters again, or gives them up, now that it is known which are open.
+    pub(super) fn take_letters(&mut self, read: Result<Letters, Unavailable>) {
         let Some(ordered) = self.orders.pop_front() else { return };
-        let keys = match keys {
-            Ok(keys) => keys,
+        let (mut letters, keys) = match read {
+            Ok(read) => read,
             Err(error) => {
+                // Who asked may have gone.
                 let _ = ordered.sender.send(Err(CommitError::Unavailable(error)));
                 return;
             }
         };
-        let Order::Revive(letters) = &ordered.order else { return };
-        let revived: Vec<_> = letters
-            .iter()
-            .filter(|letter| keys.get(&letter.offset).is_some_and(|key| self.lane.revive(letter.offset, *key, None)))
-            .cloned()
-            .collect();
         let at = (self.shard.env.now)();
-        let outcome = self.close(&revived, DeadState::Replayed { at });
+        let state = if let Order::Discard(_, reason) = &ordered.order {
+            for letter in &letters {
+                // Most are not parked: then nothing waits for them.
+                let _ = self.lane.release(letter.offset);
+            }
+            DeadState::Discarded { at, reason: reason.clone() }
+        } else {
+            let key = |letter: &DeadLetter| keys.get(&letter.offset).copied();
+            letters.retain(|letter| key(letter).is_some_and(|key| self.lane.revive(letter.offset, key, None)));
+            DeadState::Replayed { at }
+        };
+        if letters.is_empty() {
+            let _ = ordered.sender.send(Ok(Outcome::Done(0)));
+            return;
+        }
+        let outcome = self.close(&letters, state);
         self.answer_with_commit(ordered, outcome);
     }
 
@@ -164,7 +187,8 @@ impl Runner {
     /// Begins to read what the first replay sends next; ends it when it is through.
     pub(super) fn feed(&mut self, now: Timestamp) {
         let Some(replay) = self.replays.first_mut() else { return };
-        if self.signals.replay.is_some() || !self.lane.standing().is_active() {
+        let letters_wait = self.signals.letters.is_some() || self.committing.is_closing();
+        if self.signals.replay.is_some() || letters_wait || !self.lane.standing().is_active() {
             return;
         }
         let under_way = self.lane.replaying(&replay.job.id);
@@ -185,14 +209,19 @@ impl Runner {
         let filter = replay.filter(&self.subscription.filter);
         let after = replay.job.position;
         let query = Query::after(self.subscription.tenant, after, ROWS_MAX - under_way);
-        self.signals.replay = Some(self.shard.store.read(Query { filter, through: Some(replay.job.to), ..query }));
+        let query = Query { filter, through: Some(replay.job.to), ..query };
+        let (store, letters) = (Arc::clone(&self.shard.store), replay.job.letters.clone());
+        self.signals.replay = Some(Box::pin(reading::replayed(store, query, letters)));
     }
 
-    pub(super) fn take_replay(&mut self, page: Result<Page, Unavailable>) {
+    pub(super) fn take_replay(&mut self, page: Result<Replayed, Unavailable>) {
         let now = (self.shard.env.now)();
         let Some(replay) = self.replays.first_mut() else { return };
         let page = match page {
-            Ok(page) => page,
+            Ok((page, closed)) => {
+                replay.forget(&closed);
+                page
+            }
             Err(error) => {
                 tracing::warn!(subscription = &*self.subscription.id, %error, "a replay cannot read the log");
                 return;

@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidings_core::circuit::Status;
-use tidings_engine::dispatcher::{Order, Outcome};
+use tidings_engine::dispatcher::{Order, Outcome, Point};
 use tidings_sinks::Outcome as Sent;
 
 use super::{find, place, shown, turn};
@@ -58,12 +58,21 @@ pub(crate) async fn activate(mut call: Call) -> Answer {
     let record = find(&call)?;
     let Activation { from } = document::optional(&mut call).await?;
     let tenant = call.tenant().await?;
-    let to = if from == "cursor" { None } else { place(&call, tenant, "/from", &from).await? };
+    let point = match &from {
+        Value::String(text) if text == "cursor" => Point::Cursor,
+        Value::String(text) if text == "latest" => Point::Latest,
+        _ => place(&call, tenant, "/from", &from).await?.map_or(Point::Cursor, Point::After),
+    };
     if status(&call, &record) == Status::Active {
         return Err(conflict("it is active: pause it first to move its cursor"));
     }
-    let what = json!({ "id": record.id, "from": to.map_or_else(|| "cursor".into(), |offset| json!(offset)) });
-    tell(&call, &record, Order::Activate(to), "tidings.webhook.activated", what).await
+    let from = match point {
+        Point::Cursor => "cursor".into(),
+        Point::Latest => "latest".into(),
+        Point::After(offset) => json!(offset),
+    };
+    let what = json!({ "id": record.id, "from": from });
+    tell(&call, &record, Order::Activate(point), "tidings.webhook.activated", what).await
 }
 
 fn status(call: &Call, record: &Record) -> Status {

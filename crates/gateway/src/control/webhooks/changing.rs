@@ -92,7 +92,7 @@ impl Webhooks {
         }
         let removed = self.commit_removal(tenant, record, &ids, actor).await;
         match removed {
-            Ok(()) => self.forget(&record.id),
+            Ok(()) => self.forget(record),
             Err(_) => self.install(tenant, Arc::clone(record)),
         }
         removed

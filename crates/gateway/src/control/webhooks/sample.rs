@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use serde_json::json;
-use tidings_core::event::{AggregateId, Defaults, Draft, EventType};
+use tidings_core::event::Operational;
 use tidings_core::lane::Outcome;
 use tidings_sinks::Parcel;
 use tokio::time::Instant;
@@ -26,19 +26,8 @@ pub(crate) struct Verdict {
 pub(super) async fn send(record: &Record, means: &Means) -> Result<Verdict> {
     let now = clock::now();
     let data = json!({ "webhook": record.id, "message": "This is a test. It is not an event of the log." });
-    let draft = Draft {
-        id: None,
-        event_type: EventType::parse(TYPE).map_err(|error| anyhow!(error))?,
-        version: None,
-        timestamp: None,
-        source: None,
-        aggregate: AggregateId::parse(&record.id).ok(),
-        channels: Vec::new(),
-        metadata: Vec::new(),
-        data: data.to_string().into(),
-        expected_sequence: None,
-    };
-    let encoded = draft.encode(&Defaults { now, source: "/tidings", random: clock::random() });
+    let event = Operational { event_type: TYPE, about: Some(&record.id), actor: None, data: data.to_string().into() };
+    let encoded = event.encode(now, clock::random()).map_err(|error| anyhow!(error))?;
     let header = Bytes::from(encoded.header(None));
     let parcel = Parcel {
         id: &encoded.subject.id,
