@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tidings-core", &[]),
     ("tidings-log", &["tidings-core"]),
     ("tidings-egress", &["tidings-core"]),
+    ("tidings-emit", &["tidings-core"]),
     ("tidings-sinks", &["tidings-core", "tidings-egress"]),
     ("tidings-engine", &["tidings-core", "tidings-log", "tidings-sinks"]),
     ("tidings", &["tidings-core", "tidings-egress", "tidings-engine", "tidings-log", "tidings-sinks"]),
