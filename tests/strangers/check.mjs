@@ -13,6 +13,8 @@ import { Webhook as SvixWebhook } from "svix";
 import { Server, receiver, until } from "./server.mjs";
 
 const [binary, python] = process.argv.slice(2);
+const sdk = join(process.env.TIDINGS_ROOT, "sdk");
+const { Verifier, sign } = await import(join(sdk, "javascript/src/index.js"));
 const strangers = fileURLToPath(new URL("strangers.py", import.meta.url));
 const data = { total: 42.5, name: "Zoë ✓ \u2028", nested: [1, { a: null }] };
 
@@ -52,6 +54,51 @@ const verifiers = {
   standardwebhooks: (secret, body, headers) => new StandardWebhook(secret).verify(body.toString(), headers),
   svix: (secret, body, headers) => new SvixWebhook(secret).verify(body.toString(), headers),
 };
+
+/** A delivery, and what could be made of it on the way; `good` says whether a verifier may believe it. */
+function variants({ headers, body }, secret) {
+  const [id, signature] = [headers["webhook-id"], headers["webhook-signature"]];
+  const changed = (what, more, good = false) => ({ what, good, headers: { ...headers, ...more }, body });
+  const signed = (what, secondsAgo, good) => {
+    const at = Math.floor(Date.now() / 1000) - secondsAgo;
+    return changed(what, sign(secret, id, at, body), good);
+  };
+  const other = sign(`whsec_${Buffer.alloc(32, 7).toString("base64")}`, id, Number(headers["webhook-timestamp"]), body);
+  const without = (name) => Object.fromEntries(Object.entries(headers).filter(([found]) => found !== name));
+  return [
+    { what: "as it came", good: true, headers, body },
+    changed("a rotation, new first", { "webhook-signature": `${other["webhook-signature"]} ${signature}` }, true),
+    changed("a rotation, old first", { "webhook-signature": `${signature} ${other["webhook-signature"]}` }, true),
+    changed("with another version before", { "webhook-signature": `v1a,AAAA ${signature}` }, true),
+    signed("four minutes ago", 240, true),
+    signed("four minutes ahead", -240, true),
+    signed("six minutes ago", 360, false),
+    signed("six minutes ahead", -360, false),
+    { what: "a longer body", good: false, headers, body: Buffer.concat([body, Buffer.from(" ")]) },
+    { what: "an empty body", good: false, headers, body: Buffer.alloc(0) },
+    changed("another id", { "webhook-id": "other" }),
+    changed("another time", { "webhook-timestamp": String(Number(headers["webhook-timestamp"]) + 1) }),
+    changed("a time that is no number", { "webhook-timestamp": "soon" }),
+    changed("the signature of another secret", other),
+    changed("a signature of another version", { "webhook-signature": signature.replace("v1,", "v2,") }),
+    changed("an empty signature", { "webhook-signature": "v1," }),
+    changed("a shortened signature", { "webhook-signature": signature.slice(0, -4) }),
+    ...["webhook-id", "webhook-timestamp", "webhook-signature"].map((name) => ({
+      what: `without ${name}`,
+      good: false,
+      headers: without(name),
+      body,
+    })),
+  ];
+}
+
+/** What the verifier of tidings-emit says. */
+function rustVerdicts(cases, secret) {
+  const input = cases.map((request) => JSON.stringify({ ...wire(request), secret })).join("\n");
+  const ran = spawnSync(join(process.env.TIDINGS_EXAMPLES, "verify"), [], { input, encoding: "utf8" });
+  assert.equal(ran.status, 0, ran.stderr);
+  return ran.stdout.trim().split("\n").map(JSON.parse);
+}
 
 /** The event that a CloudEvents client read is the one that was published. */
 function assertRead(read, eventId) {
@@ -126,6 +173,46 @@ const checks = {
       verifiers.standardwebhooks(secret, post.body, post.headers);
       verifiers.svix(secret, post.body, post.headers);
       ask("verify", { ...wire(post), secret });
+    }
+  },
+
+  async "published verifiers and ours agree, on what is signed and on what is not"(server) {
+    const { post, secret } = await delivered(server, "envelope", (before) => (before === 0 ? 503 : 200));
+    const cases = variants(post, secret);
+    const outcome = (verify) => {
+      try {
+        verify();
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    const ours = new Verifier(secret);
+    const said = {
+      "npm standardwebhooks": cases.map(({ headers, body }) => outcome(() => verifiers.standardwebhooks(secret, body, headers))),
+      "npm svix": cases.map(({ headers, body }) => outcome(() => verifiers.svix(secret, body, headers))),
+      "PyPI standardwebhooks": ask("verdicts", { secret, requests: cases.map(wire) }),
+      "sdk/javascript": cases.map(({ headers, body }) => outcome(() => ours.verify(headers, body))),
+      "sdk/python": ask("our_verdicts", { sdk: join(sdk, "python"), secret, requests: cases.map(wire) }),
+      "crates/emit": rustVerdicts(cases, secret),
+    };
+    const expected = cases.map(({ good }) => good);
+    for (const [name, verdicts] of Object.entries(said)) {
+      const wrong = cases.filter((_, index) => verdicts[index] !== expected[index]).map(({ what }) => what);
+      assert.deepEqual(wrong, [], name);
+    }
+  },
+
+  async "the publisher of crates/emit publishes in order, and its receipts are true"(server) {
+    const lines = Array.from({ length: 2_500 }, (_, number) => `note ${number}`);
+    const publish = join(process.env.TIDINGS_EXAMPLES, "publish");
+    const ran = spawnSync(publish, [server.url, "note.written"], { input: lines.join("\n"), encoding: "utf8" });
+    assert.equal(ran.status, 0, ran.stderr);
+    const receipts = ran.stdout.trim().split("\n").map((line) => line.split(" "));
+    const offsets = receipts.map(([offset]) => Number(offset));
+    assert.deepEqual(offsets, lines.map((_, number) => offsets[0] + number));
+    for (const number of [0, 1_234, 2_499]) {
+      assert.equal((await server.get(`/events/${receipts[number][1]}`)).data, lines[number]);
     }
   },
 
