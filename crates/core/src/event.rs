@@ -9,6 +9,7 @@ mod encode;
 mod fields;
 mod header;
 mod operational;
+mod parts;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -26,6 +27,7 @@ pub(crate) use fields::Fields;
 pub use fields::parse_source;
 pub use header::{Header, envelope, subject_of};
 pub use operational::Operational;
+pub use parts::Parts;
 
 /// Most channels of one event.
 pub const CHANNELS_MAX: usize = 8;

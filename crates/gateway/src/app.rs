@@ -8,6 +8,7 @@ use tidings_core::time::Timestamp;
 use tidings_engine::dispatcher::Dispatcher;
 use tidings_log::Store;
 use tidings_log::sqlite::Watch;
+use tidings_sources::outbox::Meter;
 use tokio::sync::watch;
 
 use crate::config::Settings;
@@ -44,10 +45,18 @@ pub(crate) struct App {
     /// Since when it runs.
     pub(crate) started: Timestamp,
     pub(crate) requests: Requests,
+    /// What is read beside requests.
+    pub(crate) outboxes: Vec<Outbox>,
     /// The log in numbers.
     pub(crate) watch: Watch,
     /// Where spans go, if anywhere.
     pub(crate) tracer: Option<Tracer>,
+}
+
+/// An outbox that is read.
+pub(crate) struct Outbox {
+    pub(crate) name: String,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl App {

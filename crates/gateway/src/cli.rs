@@ -4,6 +4,7 @@ mod audit;
 mod client;
 mod dead_letters;
 mod keys;
+mod outbox;
 mod publish;
 mod replay;
 mod settings;
@@ -53,6 +54,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Prove that the log was not changed.
     Audit(audit::AuditArguments),
+    /// Make an outbox in an application's database, or take it away.
+    Outbox(outbox::OutboxArguments),
     /// Print the effective settings and where each came from.
     Config(settings::ConfigArguments),
 }
@@ -132,6 +135,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Dlq(arguments) => dead_letters::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Outbox(arguments) => outbox::run(&arguments),
         Command::Config(arguments) => settings::run(&arguments),
     }
 }

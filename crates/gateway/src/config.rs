@@ -1,6 +1,7 @@
 //! Settings: defaults, then `tidings.toml`, then `TIDINGS_*`, then flags; each value knows where it came from.
 
 mod delivery;
+mod outbox;
 mod telemetry;
 
 use std::collections::BTreeMap;
@@ -15,13 +16,14 @@ use tidings_egress::{Allowance, Policy, nat64, network};
 use tidings_log::sqlite::Synchronous;
 
 pub(crate) use delivery::{Health, Smtp};
+pub(crate) use outbox::Outbox;
 pub(crate) use telemetry::Telemetry;
 
 /// The settings file that is read when it exists and no other is named.
 const DEFAULT_FILE: &str = "tidings.toml";
 const ENV_PREFIX: &str = "TIDINGS_";
 /// Variables that are not settings of the server.
-const ENV_OTHERS: [&str; 3] = ["TIDINGS_URL", "TIDINGS_KEY", "TIDINGS_CONFIG"];
+const ENV_OTHERS: [&str; 4] = ["TIDINGS_URL", "TIDINGS_KEY", "TIDINGS_CONFIG", "TIDINGS_OUTBOX_URL"];
 /// Where OpenTelemetry's own tools look for a collector; it stands for `telemetry.otlp`.
 const ENV_OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// A repeated `eventId` is recognised for at least a day, so events stay at least as long.
@@ -77,6 +79,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "health.dead_letters", default: "", help: "open dead letters above which it is; empty: never" },
     Setting { key: "health.lag", default: "", help: "events behind the head above which it is; empty: never" },
     Setting { key: "health.latency", default: "", help: "average time to delivery above which it is; empty: never" },
+    Setting {
+        key: "health.outbox_delay",
+        default: "1m",
+        help: "time from a commit in an outbox to the log above which it is; empty: never",
+    },
+    Setting {
+        key: "outbox",
+        default: "",
+        help: "outboxes that are read: [[outbox]] with name, url, password_file, tenant, source",
+    },
     Setting { key: "metrics.open", default: "false", help: "whether GET /metrics takes no key" },
     Setting {
         key: "telemetry.otlp",
@@ -118,6 +130,7 @@ pub(crate) struct Settings {
     pub(crate) smtp: Option<Smtp>,
     pub(crate) contact: Option<String>,
     pub(crate) health: Health,
+    pub(crate) outboxes: Vec<Outbox>,
     pub(crate) telemetry: Telemetry,
     pub(crate) synchronous: Synchronous,
     pub(crate) retention: Retention,
@@ -204,6 +217,9 @@ fn flatten(prefix: &str, table: &toml::Table) -> Result<Vec<(String, String)>> {
             toml::Value::String(text) => flat.push((key, text.clone())),
             toml::Value::Integer(number) => flat.push((key, number.to_string())),
             toml::Value::Boolean(yes) => flat.push((key, yes.to_string())),
+            toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+                flat.push((key.clone(), serde_json::to_string(items).with_context(|| format!("setting `{key}`"))?));
+            }
             toml::Value::Array(items) => flat.push((key.clone(), joined(&key, items)?)),
             other => bail!("setting `{key}`: {} is not a text, a whole number or true/false", other.type_str()),
         }
@@ -246,6 +262,7 @@ impl Settings {
             smtp: delivery::smtp(values)?,
             contact: optional(values, "delivery.contact").map(str::to_owned),
             health: delivery::health(values)?,
+            outboxes: outbox::outboxes(values)?,
             telemetry: telemetry::telemetry(values)?,
             synchronous: [Synchronous::Full, Synchronous::Off][one_of(values, "log.synchronous", &["full", "off"])?],
             retention: Retention {

@@ -3,6 +3,7 @@
 mod banner;
 mod listen;
 mod means;
+mod outboxes;
 mod retention;
 mod stop;
 mod traces;
@@ -70,6 +71,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
     let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
     let keys = Keys::load(&*store).await?;
+    let (relays, outboxes) = outboxes::open(&settings, &store).await?;
     let app = Arc::new(App {
         settings,
         store: Arc::clone(&store),
@@ -81,6 +83,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         streams: Arc::new(AtomicUsize::new(0)),
         started: clock::now(),
         requests: Requests::default(),
+        outboxes,
         watch,
         tracer,
     });
@@ -93,6 +96,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     if let Some(listener) = socket::bind(&app.settings.data) {
         tokio::spawn(socket::serve(listener, routes::router(&app, Some(&operator))));
     }
+    outboxes::run(relays, &phase_watch);
     tokio::spawn(retention::run(Arc::clone(&store), app.settings.retention));
     phase.send_replace(Phase::Ready);
     banner::print(&app, address);

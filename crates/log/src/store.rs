@@ -323,6 +323,10 @@ pub enum Kind {
     Replay,
     /// Something of the installation itself.
     Setting,
+    /// How far a source has been read.
+    Position,
+    /// A row of a source that has not become an event.
+    Quarantined,
 }
 
 /// Whose a document is.

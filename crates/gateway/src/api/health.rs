@@ -2,13 +2,15 @@
 
 use http::StatusCode;
 use serde_json::json;
+use tidings_sources::outbox::State;
 
 use super::body::answer;
 use super::call::Call;
 use super::kinds;
 use super::problem::Problem;
 use super::routes::Answer;
-use crate::app::Phase;
+use crate::app::{App, Phase};
+use crate::clock;
 
 /// The process answers.
 pub(crate) async fn live(_call: Call) -> Answer {
@@ -26,6 +28,7 @@ pub(crate) async fn ready(call: Call) -> Answer {
 /// How deliveries fare, in totals: `503` when more waits than the settings allow.
 pub(crate) async fn events(call: Call) -> Answer {
     let totals = call.app.dispatcher.totals();
+    let outbox = OutboxHealth::of(&call.app);
     let thresholds = &call.app.settings.health;
     let (deliveries, millis) = totals.recent;
     let latency = millis.checked_div(deliveries).unwrap_or(0);
@@ -34,6 +37,7 @@ pub(crate) async fn events(call: Call) -> Answer {
         ("deadLetterCount", totals.dead, thresholds.dead_letters),
         ("avgLatencyMs", latency, thresholds.latency_ms),
         ("consumerLag", totals.lag, thresholds.lag),
+        ("outboxDelayMs", outbox.delay_ms, thresholds.outbox_delay_ms),
     ];
     let exceeded = measures.iter().filter(|(_, value, most)| most.is_some_and(|most| *value > most));
     let reasons: Vec<_> = exceeded.map(|(name, value, _)| format!("{name} is {value}")).collect();
@@ -46,10 +50,34 @@ pub(crate) async fn events(call: Call) -> Answer {
         "deadLetterCount": totals.dead,
         "avgLatencyMs": latency,
         "consumerLag": totals.lag,
+        "outboxDelayMs": outbox.delay_ms,
         "inFlight": totals.in_flight,
         "subscriptions": { "active": active, "paused": paused, "deactivated": deactivated },
         "attempts": { "delivered": delivered, "failed": failed },
+        "outboxes": { "reading": outbox.reading, "failing": outbox.failing, "quarantined": outbox.quarantined },
     });
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok(answer(status, body.to_string()))
+}
+
+/// All outboxes together.
+#[derive(Default)]
+struct OutboxHealth {
+    /// Of the one that is furthest behind.
+    delay_ms: u64,
+    reading: usize,
+    failing: usize,
+    quarantined: u64,
+}
+
+impl OutboxHealth {
+    fn of(app: &App) -> Self {
+        let now = clock::now();
+        app.outboxes.iter().map(|outbox| outbox.meter.measures(now)).fold(Self::default(), |all, one| Self {
+            delay_ms: all.delay_ms.max(u64::try_from(one.delay.as_millis()).unwrap_or(u64::MAX)),
+            reading: all.reading + usize::from(one.state == State::Reading),
+            failing: all.failing + usize::from(one.state != State::Reading),
+            quarantined: all.quarantined + one.quarantined,
+        })
+    }
 }

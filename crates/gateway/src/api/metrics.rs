@@ -6,13 +6,15 @@ use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use tidings_engine::dispatcher::Totals;
-use tidings_log::sqlite::Measures;
+use tidings_log::sqlite::Measures as LogMeasures;
+use tidings_sources::outbox::{Measures, State};
 
 use super::call::Call;
 use super::kinds;
 use super::problem::{Problem, internal};
 use super::routes::Answer;
 use crate::app::App;
+use crate::clock;
 use crate::telemetry::exposition::{Exposition, MEDIA_TYPE};
 use crate::telemetry::process;
 use crate::telemetry::trace::Tracer;
@@ -40,6 +42,7 @@ fn text(app: &App) -> String {
     of_requests(&mut text, app);
     of_the_log(&mut text, &app.watch.measures());
     of_deliveries(&mut text, app.dispatcher.totals());
+    of_outboxes(&mut text, app);
     if let Some([exported, dropped]) = app.tracer.as_ref().map(Tracer::counts) {
         text.family("tidings_trace_spans", "counter", "Spans by what became of them.");
         text.sample("tidings_trace_spans", "_total", &[("outcome", "exported")], exported);
@@ -55,7 +58,7 @@ fn of_requests(text: &mut Exposition, app: &App) {
     text.gauge("tidings_streams_open", "Event streams that are open.", streams);
 }
 
-fn of_the_log(text: &mut Exposition, log: &Measures) {
+fn of_the_log(text: &mut Exposition, log: &LogMeasures) {
     text.counter("tidings_log_events", "Events appended.", log.events);
     text.family("tidings_log_commit_seconds", "histogram", "Time of a transaction, with its sync.");
     text.histogram("tidings_log_commit_seconds", &[], &log.transactions);
@@ -89,6 +92,39 @@ fn of_deliveries(text: &mut Exposition, totals: Totals) {
     for (state, count) in ["active", "paused", "deactivated"].into_iter().zip(totals.states) {
         text.sample("tidings_subscriptions", "", &[("state", state)], count);
     }
+}
+
+/// A label names an outbox as the settings do, so the settings bound their number too.
+fn of_outboxes(text: &mut Exposition, app: &App) {
+    let now = clock::now();
+    let all: Vec<_> = app.outboxes.iter().map(|outbox| (outbox.name.as_str(), outbox.meter.measures(now))).collect();
+    if all.is_empty() {
+        return;
+    }
+    let mut family = |name: &str, kind: &str, help: &str, of: fn(&Measures) -> f64| {
+        text.family(name, kind, help);
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        for (outbox, measures) in &all {
+            text.sample(name, suffix, &[("outbox", outbox)], of(measures));
+        }
+    };
+    let help = "What was committed in the outbox longer ago than this is in the log.";
+    family("tidings_outbox_delay_seconds", "gauge", help, |outbox| outbox.delay.as_secs_f64());
+    let help = "1 while it is read, 0 while it cannot be.";
+    family("tidings_outbox_reading", "gauge", help, |outbox| f64::from(u8::from(outbox.state == State::Reading)));
+    family("tidings_outbox_rows", "counter", "Rows that became events.", |outbox| count(outbox.rows));
+    family("tidings_outbox_rejected", "counter", "Rows that could not.", |outbox| count(outbox.rejected));
+    let help = "Rows in quarantine, with those that wait behind them.";
+    family("tidings_outbox_quarantined", "gauge", help, |outbox| count(outbox.quarantined));
+    family("tidings_outbox_polls", "counter", "How often it was asked.", |outbox| count(outbox.polls));
+    let help = "How often it was read from its beginning again, because it was restored or replaced.";
+    family("tidings_outbox_resets", "counter", help, |outbox| count(outbox.resets));
+}
+
+/// A count as a sample.
+#[expect(clippy::cast_precision_loss, reason = "whole up to 2^53")]
+fn count(number: u64) -> f64 {
+    number as f64
 }
 
 fn of_the_process(text: &mut Exposition, app: &App) {

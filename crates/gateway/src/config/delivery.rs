@@ -26,6 +26,7 @@ pub(crate) struct Health {
     pub(crate) dead_letters: Option<u64>,
     pub(crate) lag: Option<u64>,
     pub(crate) latency_ms: Option<u64>,
+    pub(crate) outbox_delay_ms: Option<u64>,
 }
 
 /// The mail server, if one is named.
@@ -52,11 +53,15 @@ pub(super) fn smtp(values: &Values) -> Result<Option<Smtp>> {
 
 pub(super) fn health(values: &Values) -> Result<Health> {
     let number = |key| if text(values, key).is_empty() { Ok(None) } else { typed(values, key).map(Some) };
-    let latency = duration(values, "health.latency")?;
+    let millis = |key| {
+        let span = duration(values, key)?;
+        anyhow::Ok(span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    };
     Ok(Health {
         queue_depth: number("health.queue_depth")?,
         dead_letters: number("health.dead_letters")?,
         lag: number("health.lag")?,
-        latency_ms: latency.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        latency_ms: millis("health.latency")?,
+        outbox_delay_ms: millis("health.outbox_delay")?,
     })
 }

@@ -6,6 +6,7 @@ mod cli;
 mod health;
 mod keys;
 mod operations;
+mod outbox;
 mod publish;
 mod read;
 mod refusals;

@@ -208,6 +208,8 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
         Kind::Standing => "standing",
         Kind::Replay => "replay",
         Kind::Setting => "setting",
+        Kind::Position => "position",
+        Kind::Quarantined => "quarantined",
     }
 }
 

@@ -1,0 +1,140 @@
+//! `tidings outbox`: makes an outbox in an application's database, and takes it away.
+
+use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tidings_sources::outbox::postgres::{self, install};
+
+use super::OK;
+use super::client::block_on;
+
+#[derive(Args)]
+pub(crate) struct OutboxArguments {
+    #[command(subcommand)]
+    command: OutboxCommand,
+}
+
+#[derive(Subcommand)]
+enum OutboxCommand {
+    /// Make schema `tidings` with the outbox and the function `tidings.emit`; again: only give rights
+    #[command(after_help = "Examples:
+  tidings outbox install --url postgres://owner@localhost/shop --role shop --reader tidings
+  tidings outbox install --role shop --reader tidings --print")]
+    Install(InstallArguments),
+    /// Take the schema away again
+    #[command(after_help = "Example: tidings outbox uninstall --url postgres://owner@localhost/shop")]
+    Uninstall(UninstallArguments),
+    /// Show how the outbox stands
+    #[command(after_help = "Example: tidings outbox status --url postgres://tidings@localhost/shop")]
+    Status(StatusArguments),
+}
+
+#[derive(Args)]
+struct InstallArguments {
+    /// URL of the database; the password may stand in PGPASSWORD
+    #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
+    url: Option<String>,
+    /// Role of an application, which may then call tidings.emit; may be given several times
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// Role that Tidings connects as, which may then read the outbox
+    #[arg(long, value_name = "ROLE")]
+    reader: Option<String>,
+    /// Print the SQL and change nothing
+    #[arg(long)]
+    print: bool,
+}
+
+#[derive(Args)]
+struct UninstallArguments {
+    /// URL of the database; the password may stand in PGPASSWORD
+    #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
+    url: Option<String>,
+    /// Also if rows in it were not relayed
+    #[arg(long)]
+    lose_rows: bool,
+    /// Print the SQL and change nothing
+    #[arg(long)]
+    print: bool,
+}
+
+#[derive(Args)]
+struct StatusArguments {
+    /// URL of the database; the password may stand in PGPASSWORD
+    #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true)]
+    url: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &OutboxArguments) -> Result<u8> {
+    match &arguments.command {
+        OutboxCommand::Install(arguments) => install(arguments),
+        OutboxCommand::Uninstall(arguments) => uninstall(arguments),
+        OutboxCommand::Status(arguments) => status(arguments),
+    }
+}
+
+fn install(arguments: &InstallArguments) -> Result<u8> {
+    let roles = install::Roles { producers: arguments.roles.clone(), reader: arguments.reader.clone() };
+    let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
+        print!("{}", install::script(&roles));
+        return Ok(OK);
+    };
+    let config = config(url)?;
+    let made = block_on(async { Ok(install::install(&config, &roles).await?) })?;
+    println!(
+        "{}",
+        if made { "The outbox is made: schema tidings." } else { "The outbox was there; rights were given." }
+    );
+    Ok(OK)
+}
+
+fn uninstall(arguments: &UninstallArguments) -> Result<u8> {
+    let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
+        print!("{}", install::UNINSTALL);
+        return Ok(OK);
+    };
+    let config = config(url)?;
+    block_on(async { Ok(install::uninstall(&config, arguments.lose_rows).await?) })?;
+    println!("The outbox is gone.");
+    Ok(OK)
+}
+
+fn status(arguments: &StatusArguments) -> Result<u8> {
+    let config = config(&arguments.url)?;
+    let status = block_on(async { Ok(install::status(&config).await?) })?;
+    let told = json!({
+        "layout": status.layout,
+        "install": status.install,
+        "reader": status.reader,
+        "waiting": status.waiting,
+        "oldestSeconds": status.oldest_seconds,
+        "bytes": status.bytes,
+        "halfSeconds": status.half_seconds,
+        "longestTransactionSeconds": status.longest_transaction_seconds,
+    });
+    if arguments.json {
+        println!("{told}");
+        return Ok(OK);
+    }
+    let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.0} s"));
+    println!("layout               {}", status.layout);
+    println!("read by              {}", status.reader.as_deref().unwrap_or("nobody yet"));
+    println!("waiting              {}", status.waiting);
+    println!("oldest of them       {}", seconds(status.oldest_seconds));
+    println!("size                 {} bytes", status.bytes);
+    println!("longest transaction  {}", seconds(status.longest_transaction_seconds));
+    Ok(OK)
+}
+
+fn config(url: &str) -> Result<tidings_sources::outbox::postgres::Config> {
+    // As psql takes it; what stands in the URL wins.
+    let password = std::env::var("PGPASSWORD").ok().filter(|_| !has_password(url));
+    postgres::config(url, password.as_deref()).map_err(|error| anyhow!("--url: {error}"))
+}
+
+fn has_password(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| url.password().is_some())
+}

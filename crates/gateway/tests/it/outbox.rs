@@ -1,0 +1,116 @@
+//! An outbox from the command line to the log.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidings_rigs::Postgres;
+
+use crate::support::server::Server;
+use crate::support::until;
+
+const ARRIVAL: Duration = Duration::from_secs(20);
+
+/// A cluster with a database `shop`, its roles, and a server that reads its outbox, which is not made yet.
+fn shop() -> (Postgres, Server) {
+    let postgres = Postgres::start();
+    postgres.sql("postgres", "CREATE DATABASE shop");
+    for role in ["shop", "tidings", "stranger"] {
+        postgres.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    }
+    let url = postgres.url_as("tidings", "shop");
+    let settings =
+        format!("[[outbox]]\nname = \"shop\"\nurl = \"{url}\"\ntenant = \"acme-test\"\nsource = \"/shop\"\n");
+    let server = Server::with(true, &settings);
+    (postgres, server)
+}
+
+fn outbox(server: &Server, arguments: &[&str]) -> String {
+    let output = server.run(&[&["outbox"], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn install(postgres: &Postgres, server: &Server) {
+    let made = outbox(server, &["install", "--url", &postgres.url("shop"), "--role", "shop", "--reader", "tidings"]);
+    assert!(made.contains("made"), "{made}");
+}
+
+fn emit(postgres: &Postgres, number: usize) -> String {
+    let sql = format!("SET ROLE shop; SELECT tidings.emit('order.created', '{number}', aggregate_id => 'order_1')");
+    postgres.sql("shop", &sql)
+}
+
+#[test]
+fn an_application_tells_in_sql_and_a_subscriber_reads_it() {
+    let (postgres, server) = shop();
+    let client = server.client().tenant("acme-test");
+    // The server was there first: it says what is missing, and finds the outbox once that is made.
+    let health = until("told", ARRIVAL, || {
+        let health = client.get("/health/events").json();
+        (health["outboxes"]["failing"] == 1).then_some(health)
+    });
+    assert_eq!(health["outboxes"]["reading"], 0);
+    install(&postgres, &server);
+    let id = emit(&postgres, 1);
+    let event =
+        until("an event", ARRIVAL, || Some(client.get(&format!("/events/{id}"))).filter(|answer| answer.status == 200));
+    let event = event.json();
+    assert_eq!(
+        (&event["aggregateId"], &event["source"], &event["data"]),
+        (&json!("order_1"), &json!("/shop"), &json!(1))
+    );
+    let health = client.get("/health/events").expect(200).json();
+    assert_eq!((&health["outboxes"]["reading"], &health["outboxes"]["failing"]), (&json!(1), &json!(0)));
+    let metrics = client.get("/metrics").expect(200);
+    assert!(metrics.text().contains("tidings_outbox_rows_total{outbox=\"shop\"} 1\n"), "{metrics}");
+    assert!(server.stderr().contains("tidings outbox install"), "{}", server.stderr());
+}
+
+#[test]
+fn roles_have_the_rights_they_need_and_no_more() {
+    let (postgres, server) = shop();
+    install(&postgres, &server);
+    emit(&postgres, 1);
+    let refused = |role: &str, sql: &str| {
+        let block = format!(
+            "SET ROLE {role}; DO $$ BEGIN EXECUTE $sql$ {sql} $sql$; RAISE 'it may'; \
+             EXCEPTION WHEN insufficient_privilege THEN NULL; END $$"
+        );
+        postgres.sql("shop", &block);
+    };
+    for sql in
+        ["SELECT * FROM tidings.outbox", "DELETE FROM tidings.outbox", "SELECT tidings.mark('x', true, '1:1:', 1)"]
+    {
+        refused("shop", sql);
+    }
+    for sql in ["SELECT tidings.emit('a.b', '1')", "DELETE FROM tidings.outbox", "TRUNCATE tidings.outbox_0"] {
+        refused("tidings", sql);
+    }
+    refused("stranger", "SELECT tidings.emit('a.b', '1')");
+}
+
+#[test]
+fn the_command_line_makes_shows_prints_and_takes_away() {
+    let (postgres, server) = shop();
+    let url = postgres.url("shop");
+    let printed = outbox(&server, &["install", "--print", "--role", "shop", "--reader", "tidings"]);
+    postgres.sql("shop", &printed);
+    let again = outbox(&server, &["install", "--url", &url, "--role", "stranger"]);
+    assert!(again.contains("was there"), "{again}");
+    postgres.sql("shop", "SET ROLE stranger; SELECT tidings.emit('a.b', '1')");
+    let client = server.client().tenant("acme-test");
+    until("an event", ARRIVAL, || (client.get("/events").json()["data"].as_array()?.len() == 1).then_some(()));
+    let status: Value = serde_json::from_str(&outbox(&server, &["status", "--url", &url, "--json"])).unwrap();
+    assert_eq!(status["layout"], 1, "{status}");
+    assert!(status["reader"].is_string() && status["bytes"].as_u64().unwrap() > 0, "{status}");
+    drop(server);
+    let server = Server::dev();
+    emit(&postgres, 2);
+    let refused = server.run(&["outbox", "uninstall", "--url", &url]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--lose-rows"), "{refused:?}");
+    outbox(&server, &["uninstall", "--url", &url, "--lose-rows"]);
+    let gone = server.run(&["outbox", "status", "--url", &url]);
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("tidings outbox install"), "{gone:?}");
+    let refused = server.run(&["outbox", "install", "--url", &format!("{url}?sslmode=require")]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("sslmode"), "{refused:?}");
+}

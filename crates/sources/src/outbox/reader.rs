@@ -1,0 +1,87 @@
+//! What reads an outbox: the only part that knows the application's database.
+
+use std::time::Duration;
+
+use super::postgres;
+use super::row::Row;
+
+/// Reads the outbox of one database.
+///
+/// Laws of every kind of reader:
+///
+/// 1. Each committed row comes in exactly one batch of the chain of positions that begins with `None`; a rolled-back one
+///    in none.
+/// 2. Of two transactions that touched an aggregate one after the other, the rows of the first come first, if they were
+///    written while the aggregate was locked. Within a batch rows come by number.
+/// 3. `poll` changes nothing: asked again with the same position, it gives at least the same rows.
+/// 4. Each row has an event id, and the same one whenever it is read: if a source is read from its beginning again, the log
+///    recognises what it has.
+/// 5. A position is text that only its own kind of reader understands. It may be thrown away between `poll` and commit.
+pub enum Reader {
+    /// A PostgreSQL database, version 13 or later, the primary.
+    Postgres(Box<postgres::Reader>),
+}
+
+/// What `poll` found.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The rows, in the order in which they become events.
+    pub rows: Vec<Row>,
+    /// The position behind them.
+    pub position: Box<str>,
+    /// Whether more is there already.
+    pub more: bool,
+}
+
+/// The source as it was found.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where to go on.
+    pub position: Box<str>,
+    /// Why it is read from its beginning again although it was read before: it was restored or replaced. What is in the
+    /// log already is recognised by its id.
+    pub reset: Option<String>,
+}
+
+/// Why a source could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It cannot be reached, or is not what it has to be; trying again may help.
+    #[error("{0}")]
+    Trouble(String),
+    /// Another reader has taken the source: trying again would only take it back.
+    #[error("{0}")]
+    Taken(String),
+}
+
+impl Reader {
+    /// Connects, and looks whether this is still the source that `position` belongs to. `take`: whoever reads it now
+    /// has to stop.
+    pub async fn open(&mut self, position: Option<&str>, take: bool) -> Result<Opened, ReadError> {
+        match self {
+            Self::Postgres(reader) => reader.open(position, take).await,
+        }
+    }
+
+    /// Some of what was committed and lies behind `position`.
+    pub async fn poll(&mut self, position: &str) -> Result<Batch, ReadError> {
+        match self {
+            Self::Postgres(reader) => reader.poll(position).await,
+        }
+    }
+
+    /// Clears rows away that lie before `position`, which is committed, if it is time for it. Returns the position to go
+    /// on with, for it may hold what the clearing left as a mark.
+    pub async fn clear(&mut self, position: &str) -> Result<Box<str>, ReadError> {
+        match self {
+            Self::Postgres(reader) => reader.clear(position).await,
+        }
+    }
+
+    /// Resolves when polling is worth while: after `pause`, or earlier if the database says so.
+    pub async fn woken(&mut self, pause: Duration) {
+        match self {
+            Self::Postgres(reader) => reader.woken(pause).await,
+        }
+    }
+}

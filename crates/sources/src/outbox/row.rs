@@ -1,0 +1,67 @@
+//! One row of an outbox, before anybody has judged it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tidings_core::event::{Draft, EventLimits, Parts};
+use tidings_core::problem::Violation;
+use tidings_core::time::Timestamp;
+
+/// A row as it lies in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// Its number in the table: grows in the order in which rows of one aggregate were written.
+    pub number: u64,
+    /// The event's id.
+    pub event_id: Option<String>,
+    /// What happened.
+    pub event_type: String,
+    /// Version of the type.
+    pub version: Option<i64>,
+    /// When it happened: as the application says, else when the row was written.
+    pub timestamp: Option<Timestamp>,
+    /// The service that says so.
+    pub source: Option<String>,
+    /// What it is about.
+    pub aggregate_id: Option<String>,
+    /// Whom it concerns.
+    pub channels: Vec<String>,
+    /// A JSON object of strings.
+    #[serde(with = "text")]
+    pub metadata: Option<Bytes>,
+    /// JSON.
+    #[serde(with = "text")]
+    pub data: Option<Bytes>,
+}
+
+impl Row {
+    /// The event that the row is, or all that is wrong with it.
+    pub fn draft(&self, limits: &EventLimits) -> Result<Draft, Vec<Violation>> {
+        let parts = Parts {
+            id: self.event_id.as_deref(),
+            event_type: &self.event_type,
+            version: self.version,
+            timestamp: self.timestamp,
+            source: self.source.as_deref(),
+            aggregate: self.aggregate_id.as_deref(),
+            channels: &self.channels,
+            metadata: self.metadata.as_deref(),
+            data: self.data.clone().unwrap_or(Bytes::from_static(b"null")),
+        };
+        Draft::from_parts(&parts, limits)
+    }
+}
+
+/// Bytes as a string: what is put aside is shown to people, and may be anything but JSON.
+mod text {
+    use super::{Bytes, Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Bytes>, to: S) -> Result<S::Ok, S::Error> {
+        bytes.as_deref().map(String::from_utf8_lossy).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+        Ok(Option::<String>::deserialize(from)?.map(Bytes::from))
+    }
+}
