@@ -146,8 +146,12 @@ impl Packer {
         std::mem::take(&mut self.rows)
     }
 
-    /// The last rows, those of the filter among them.
+    /// The last rows, those of the filter among them. Without keys there are none: nobody removes the rows of a run
+    /// that never was.
     pub(crate) fn finish(mut self) -> (Vec<Row>, Packed) {
+        if self.keys == 0 {
+            return (Vec::new(), Packed { filter: Filter::default(), keys: 0, offsets: 0 });
+        }
         if !self.block.is_empty() {
             self.close();
         }

@@ -83,13 +83,15 @@ impl Engine for Folder {
         let store = self.opened.lock().clone();
         Box::pin(async move {
             let looks = PATIENCE.as_millis() / LOOK_EVERY.as_millis();
+            let mut unrest = None;
             for _ in 0..looks {
-                if at_rest(&connection) && store.upgrade().is_none_or(|store| knows_its_seals(&connection, &*store)) {
+                unrest = unrest_of(&connection, store.upgrade().as_deref());
+                if unrest.is_none() {
                     return;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            panic!("the engine does not come to rest");
+            panic!("the engine does not come to rest: {}", unrest.unwrap_or_default());
         })
     }
 
@@ -98,20 +100,36 @@ impl Engine for Folder {
     }
 }
 
-/// Whether every event is sealed and indexed on disk, and the index has no rows that it does not need.
-fn at_rest(connection: &Connection) -> bool {
-    let sql = "SELECT NOT EXISTS (SELECT 1 FROM event WHERE position > (SELECT value FROM mark WHERE name = 'indexed_through')) \
-               AND NOT EXISTS (SELECT 1 FROM tenant AS t JOIN event AS e ON e.tenant = t.number \
-               WHERE e.offset > coalesce((SELECT max(last) FROM seal WHERE tenant = t.number), 0)) \
-               AND NOT EXISTS (SELECT 1 FROM run_block WHERE run NOT IN (SELECT number FROM run)) \
-               AND NOT EXISTS (SELECT 1 FROM run GROUP BY level HAVING count(*) >= 8)";
-    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+/// No event is without an entry of the index on disk.
+const INDEXED: &str =
+    "SELECT NOT EXISTS (SELECT 1 FROM event WHERE position > (SELECT value FROM mark WHERE name = 'indexed_through'))";
+/// What there is to do yet, and how it is told that there is not.
+const RESTS: [(&str, &str); 4] = [
+    ("events are not indexed on disk", INDEXED),
+    (
+        "events are not sealed",
+        "SELECT NOT EXISTS (SELECT 1 FROM tenant AS t JOIN event AS e ON e.tenant = t.number \
+         WHERE e.offset > coalesce((SELECT max(last) FROM seal WHERE tenant = t.number), 0))",
+    ),
+    (
+        "rows of runs that are gone are still there",
+        "SELECT NOT EXISTS (SELECT 1 FROM run_block WHERE run NOT IN (SELECT number FROM run))",
+    ),
+    ("runs are not merged", "SELECT NOT EXISTS (SELECT 1 FROM run GROUP BY level HAVING count(*) >= 8)"),
+];
+
+/// What the engine still has to do, if there is anything.
+fn unrest_of(connection: &Connection, store: Option<&SqliteStore>) -> Option<&'static str> {
+    let holds = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap();
+    if let Some((unrest, _)) = RESTS.iter().find(|(_, sql)| !holds(sql)) {
+        return Some(unrest);
+    }
+    store.is_some_and(|store| !knows_its_seals(connection, store)).then_some("the store does not speak of its seals")
 }
 
 /// Whether every event is indexed on disk.
 pub(crate) fn is_indexed(connection: &Connection) -> bool {
-    let sql = "SELECT NOT EXISTS (SELECT 1 FROM event WHERE position > (SELECT value FROM mark WHERE name = 'indexed_through'))";
-    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    connection.query_row(INDEXED, [], |row| row.get(0)).unwrap()
 }
 
 /// Waits until the file is as it should be.
@@ -144,17 +162,25 @@ pub(crate) async fn add_tenant(store: &dyn Store, name: &str) -> Tenant {
 /// An event `id` about one of ten aggregates, with `data`, and with a channel of its own: a row more in the index.
 pub(crate) fn event(tenant: Tenant, id: &str, data: &str) -> Prepared {
     let number = id.bytes().map(u64::from).sum::<u64>() % 10;
+    let aggregate = AggregateId::parse(&format!("order_{number}")).unwrap();
+    let channels = [format!("user:{number}"), format!("only:{id}")];
+    prepare(tenant, id, data, Some(aggregate), channels.iter().map(|name| Channel::parse(name).unwrap()).collect())
+}
+
+/// An event `id` about nothing, on no channel.
+pub(crate) fn plain_event(tenant: Tenant, id: &str) -> Prepared {
+    prepare(tenant, id, "1", None, Vec::new())
+}
+
+fn prepare(tenant: Tenant, id: &str, data: &str, aggregate: Option<AggregateId>, channels: Vec<Channel>) -> Prepared {
     let draft = Draft {
         id: Some(EventId::parse(id).unwrap()),
         event_type: EventType::parse("order.created").unwrap(),
         version: None,
         timestamp: None,
         source: None,
-        aggregate: Some(AggregateId::parse(&format!("order_{number}")).unwrap()),
-        channels: vec![
-            Channel::parse(&format!("user:{number}")).unwrap(),
-            Channel::parse(&format!("only:{id}")).unwrap(),
-        ],
+        aggregate,
+        channels,
         metadata: Vec::new(),
         data: data.to_owned().into(),
         expected_sequence: None,

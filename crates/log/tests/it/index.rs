@@ -8,7 +8,7 @@ use tidings_log::conformance::Engine as _;
 use tidings_log::store::{Append, CommitError, Store, Unavailable, Write, Written};
 use tidings_log::{Order, Query, Tenant};
 
-use crate::folder::{Folder, NOW, add_tenant, append, event, fill, is_indexed, until};
+use crate::folder::{Folder, NOW, add_tenant, append, event, fill, is_indexed, plain_event, until};
 
 /// One more than are merged: the last stays alone.
 const FLUSHES: usize = 9;
@@ -104,6 +104,22 @@ async fn what_retention_took_leaves_the_runs_and_numbers_go_on() {
         folder.rest().await;
     }
     assert!(folder.verify().is_whole());
+}
+
+#[tokio::test]
+async fn a_run_of_which_nothing_is_left_leaves_no_row() {
+    let folder = Folder::new();
+    let store = folder.open_store();
+    let tenant = add_tenant(&*store, "acme").await;
+    // Without an aggregate: nothing of it outlives retention.
+    append(&*store, tenant, vec![plain_event(tenant, "e1")]).await;
+    folder.rest().await;
+    let written = store.commit(NOW, vec![Write::Trim(tenant, Offset(1))]).await.unwrap();
+    assert_eq!(written, [Written::Trimmed(Offset(2))]);
+    let connection = folder.reader();
+    until(&connection, |connection| number(connection, "SELECT count(*) FROM run") == 0).await;
+    folder.rest().await;
+    assert_eq!(number(&connection, "SELECT count(*) FROM run_block"), 0);
 }
 
 #[tokio::test]
