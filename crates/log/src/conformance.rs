@@ -67,6 +67,9 @@ pub const LAWS: &[(&str, Law)] = &[
     ("a_unit_is_kept_whole", |engine| Box::pin(atomic::a_unit_is_kept_whole(engine))),
     ("a_refused_unit_leaves_nothing", |engine| Box::pin(atomic::a_refused_unit_leaves_nothing(engine))),
     ("a_refusal_disturbs_no_neighbour", |engine| Box::pin(atomic::a_refusal_disturbs_no_neighbour(engine))),
+    ("what_is_handed_over_in_order_is_applied_in_order", |engine| {
+        Box::pin(atomic::what_is_handed_over_in_order_is_applied_in_order(engine))
+    }),
     ("every_filter_equals_a_naive_one", |engine| Box::pin(reading::every_filter_equals_a_naive_one(engine))),
     ("operational_events_must_be_named", |engine| Box::pin(reading::operational_events_must_be_named(engine))),
     ("before_is_the_last_offset_before_a_time", |engine| {

@@ -17,6 +17,9 @@
 //!    it was started with. A sweep that takes progress away and moves the slot's cursor is one commit.
 //! 10. **A dead letter keeps its event**: retention copies what an open dead letter, or a row that waits or is parked,
 //!     still needs; an erasure reaches the copy too.
+//! 11. **What one caller hands over in order is applied in that order**, whether or not it waits for the answers in
+//!     between: [`Store::commit`] has the place when it returns, before its answer is polled. A commit that fails or is
+//!     refused leaves a gap; those handed over after it are tried all the same.
 //!
 //! [`crate::conformance`] runs them on every engine.
 
@@ -48,7 +51,8 @@ pub const REQUEST_KEPT: Duration = Duration::from_hours(24);
 
 /// An engine that keeps the log.
 pub trait Store: Send + Sync {
-    /// Commits `writes`, all or none, at `now`. The answers are in their order.
+    /// Commits `writes`, all or none, at `now`. The answers are in their order. Their place among other commits is that
+    /// of this call (law 11); dropping what it gives back takes nothing back.
     fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>>;
 
     /// The number of the tenant called `name`, if it has ever been written to.

@@ -143,3 +143,38 @@ pub(super) async fn a_refusal_disturbs_no_neighbour(engine: &dyn Engine) {
     engine.rest().await;
     stage.assert_whole();
 }
+
+/// Documents so large that what is handed over does not fit one transaction.
+const LARGE_BYTES: usize = 64 << 10;
+const HANDED_OVER: u64 = 120;
+
+pub(super) async fn what_is_handed_over_in_order_is_applied_in_order(engine: &dyn Engine) {
+    let mut stage = Stage::set(engine).await;
+    let mut under_way = Vec::new();
+    for number in 1..=HANDED_OVER {
+        let cursor = Changes { cursor: Offset(number), ..Changes::default() };
+        let large = setting("a", &"x".repeat(LARGE_BYTES));
+        // Each of them fails, or leaves something else, in another place.
+        under_way.push(stage.commit(vec![Write::Put(large, Expect::Revision(number - 1))]));
+        under_way.push(stage.begin(vec![expecting(number - 1, about("o1", draft("order.changed")))]));
+        under_way.push(stage.commit(vec![Write::Settle(settle(&stage, "wh_1", cursor))]));
+        if number < HANDED_OVER {
+            under_way.push(stage.commit(vec![sweep(&stage, 7, number, &["wh_1"])]));
+            // Nobody waits for this one; it has its place all the same.
+            drop(stage.commit(vec![Write::Put(setting("b", ""), Expect::Any)]));
+        } else {
+            under_way.push(stage.commit(vec![Write::Put(setting("b", ""), Expect::Revision(number - 1))]));
+        }
+    }
+    // The answers are asked for the other way round.
+    for answer in under_way.into_iter().rev() {
+        answer.await.unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(stage.log().await.last().unwrap().sequence, Some(HANDED_OVER));
+        let last = Progress { cursor: Offset(HANDED_OVER), ..Progress::default() };
+        assert_eq!(stage.store().progress("wh_1").await.unwrap(), Some(last), "the last sweep came before");
+        assert_eq!(stage.store().swept().await.unwrap()[0].through, Offset(HANDED_OVER - 1));
+        stage.reopen();
+    }
+}

@@ -108,6 +108,11 @@ async fn a_refusal_disturbs_no_neighbour() {
 }
 
 #[tokio::test]
+async fn what_is_handed_over_in_order_is_applied_in_order() {
+    holds("what_is_handed_over_in_order_is_applied_in_order").await;
+}
+
+#[tokio::test]
 async fn every_filter_equals_a_naive_one() {
     holds("every_filter_equals_a_naive_one").await;
 }
