@@ -38,11 +38,11 @@ enum Batch {
 /// Publishes, and records it in the trace of the request.
 pub(crate) async fn publish(call: Call) -> Answer {
     let header = trace_header(&call.parts.headers);
-    let Some(tracer) = call.app.tracer.clone() else { return keep(call, &mut Causes { header, open: None }).await };
-    let tenant = call.tenant.as_str().to_owned();
-    let mut causes = Causes { header, open: tracer.begin(header) };
+    let tracer = call.app.tracer.clone();
+    let mut causes = Causes { header, open: tracer.as_ref().and_then(|tracer| tracer.begin(header)) };
+    let tenant = causes.open.map(|_| call.tenant.as_str().to_owned());
     let answer = keep(call, &mut causes).await;
-    if let Some(open) = causes.open {
+    if let (Some(tracer), Some(open), Some(tenant)) = (tracer, causes.open, tenant) {
         let status = answer.as_ref().map_or_else(Problem::status, Response::status);
         let fault = status.is_server_error().then(|| status.to_string());
         let attributes = vec![
