@@ -28,10 +28,10 @@ pub struct Event {
     pub sequence: Option<u64>,
     /// Which fields the producer gave.
     pub supplied: Supplied,
-    /// The wire form; `header` and the data are slices of it.
+    /// The wire form.
     pub(crate) envelope: Bytes,
-    /// The JSON envelope without `data` (see `tidings_core::event`).
-    pub header: Bytes,
+    /// How much of it is the stored header.
+    pub(crate) header_bytes: usize,
     /// What became of the payload.
     pub data: Data,
 }
@@ -39,10 +39,8 @@ pub struct Event {
 /// The payload of an event.
 #[derive(Clone, Debug)]
 pub enum Data {
-    /// As sent, byte for byte, with the salt of its digest.
+    /// It is in the envelope as sent, byte for byte.
     Kept {
-        /// The bytes.
-        bytes: Bytes,
         /// Random, so that the digest in the chain cannot be guessed after an erasure.
         salt: [u8; 16],
     },
@@ -56,13 +54,13 @@ pub enum Data {
 impl Event {
     /// The event that `encoded` becomes once the log has given it its place.
     pub(crate) fn commit(
-        encoded: Encoded,
+        mut encoded: Encoded,
         tenant: Tenant,
         offset: Offset,
         recorded: Timestamp,
         sequence: Option<u64>,
     ) -> Arc<Self> {
-        let (envelope, header, bytes) = encode(&encoded.header(sequence), &encoded.data);
+        let (envelope, header_bytes) = encoded.take_envelope(sequence);
         Arc::new(Self {
             tenant,
             offset,
@@ -71,17 +69,24 @@ impl Event {
             sequence,
             supplied: encoded.supplied,
             envelope,
-            header,
-            data: Data::Kept { bytes, salt: encoded.salt },
+            header_bytes,
+            data: Data::Kept { salt: encoded.salt },
         })
     }
 
+    /// The stored header: the JSON envelope without `data` (see `tidings_core::event`).
+    pub fn header(&self) -> &[u8] {
+        &self.envelope[..self.header_bytes]
+    }
+
     /// The payload, or `None` when it was erased.
-    pub fn bytes(&self) -> Option<&Bytes> {
-        match &self.data {
-            Data::Kept { bytes, .. } => Some(bytes),
-            Data::Erased { .. } => None,
-        }
+    pub fn bytes(&self) -> Option<&[u8]> {
+        matches!(self.data, Data::Kept { .. }).then(|| event::data_of(&self.envelope, self.header_bytes))
+    }
+
+    /// A part of the envelope, for whoever keeps it: what [`Event::header`] or [`Event::bytes`] gave.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.envelope.slice_ref(part)
     }
 
     /// The wire form `envelope`: one JSON object, encoded once.
@@ -91,35 +96,25 @@ impl Event {
 
     /// Its leaf in the chain.
     pub fn leaf(&self) -> Hash {
-        let digest = match &self.data {
-            Data::Kept { bytes, salt } => chain::data_digest(salt, bytes),
+        chain::leaf(self.offset, self.recorded, self.header(), &self.digest())
+    }
+
+    /// `SHA-256(salt ‖ data)`.
+    fn digest(&self) -> Hash {
+        match &self.data {
+            Data::Kept { salt } => chain::data_digest(salt, self.bytes().unwrap_or_default()),
             Data::Erased { digest } => *digest,
-        };
-        chain::leaf(self.offset, self.recorded, &self.header, &digest)
+        }
     }
 
     /// The same event without its payload.
     pub(crate) fn erased(&self) -> Self {
-        let data = match &self.data {
-            Data::Kept { bytes, salt } => Data::Erased { digest: chain::data_digest(salt, bytes) },
-            erased @ Data::Erased { .. } => erased.clone(),
-        };
-        let envelope = event::envelope(&self.header, None).into();
-        // The header must not keep the memory of the erased data alive.
-        Self { data, envelope, header: Bytes::copy_from_slice(&self.header), ..self.clone() }
+        let data = Data::Erased { digest: self.digest() };
+        Self { data, envelope: event::envelope(self.header(), None).into(), ..self.clone() }
     }
 
     /// Bytes of memory that it holds, about.
     pub fn weight(&self) -> usize {
         size_of::<Self>() + self.envelope.len() + 128
     }
-}
-
-/// Envelope, header and data in one piece of memory of their own: a request's body is not kept alive by its events.
-pub(crate) fn encode(header: &[u8], data: &[u8]) -> (Bytes, Bytes, Bytes) {
-    let envelope = Bytes::from(event::envelope(header, Some(data)));
-    // `…header…,"data":…data…}`
-    let (header, bytes) =
-        (envelope.slice(..header.len()), envelope.slice(envelope.len() - 1 - data.len()..envelope.len() - 1));
-    (envelope, header, bytes)
 }

@@ -19,7 +19,8 @@ fn binary(headers: &[(&str, &str)], body: &'static [u8]) -> Result<Draft, Vec<Vi
 fn stored(text: &'static str, sequence: Option<u64>) -> Header {
     let draft = Draft::parse(&Bytes::from_static(text.as_bytes()), &EventLimits::default()).unwrap();
     let defaults = Defaults { now: Timestamp::from_millis(0), source: "/default", random: [7; 26] };
-    Header::parse(&draft.encode(&defaults).header(sequence)).unwrap()
+    let (envelope, header) = draft.encode(&defaults).take_envelope(sequence);
+    Header::parse(&envelope[..header]).unwrap()
 }
 
 /// The event `{specversion, id, source, type}` with `changes`; null takes away.

@@ -1,6 +1,6 @@
 //! From a draft to what the log keeps.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use super::{Draft, METADATA_MAX, Subject};
 use crate::id::{EventId, uuid_v7};
@@ -65,6 +65,14 @@ impl Supplied {
     }
 }
 
+/// What a header has room for at first.
+const HEAD_BYTES: usize = 320;
+/// What stands before the data of an envelope.
+pub(super) const DATA_MEMBER: &[u8] = b",\"data\":";
+/// What stands before a sequence number, and the digits that it may have.
+const SEQUENCE_MEMBER: &[u8] = b",\"sequenceNumber\":";
+const DIGITS_MAX: usize = 20;
+
 /// An event ready to append; only the sequence number is missing.
 #[derive(Clone, Debug)]
 pub struct Encoded {
@@ -78,11 +86,15 @@ pub struct Encoded {
     pub supplied: Supplied,
     /// Goes into the chain with the data, so that its digest tells nothing once the data is erased.
     pub salt: [u8; 16],
-    /// JSON as sent.
-    pub data: Bytes,
-    head: Vec<u8>,
+    /// Room for the sequence number, then the envelope without it. Who gives the number moves what stands before it to the
+    /// left: no other memory is needed for the envelope then.
+    wire: Vec<u8>,
+    /// Where the envelope begins.
+    begin: usize,
     /// Where `,"sequenceNumber":N` goes.
     splice: usize,
+    /// Where the data begins.
+    data: usize,
 }
 
 impl Draft {
@@ -102,7 +114,7 @@ impl Draft {
         let (for_id, salt) = split(defaults.random);
         let id_given = self.id.is_some();
         let id = self.id.unwrap_or_else(|| EventId::from_uuid(&uuid_v7(defaults.now, for_id)));
-        let mut head = Vec::with_capacity(320);
+        let mut head = Vec::with_capacity(HEAD_BYTES);
         // Id, type and time are of characters that need no escape.
         head.extend_from_slice(b"{\"eventId\":\"");
         head.extend_from_slice(id.as_str().as_bytes());
@@ -136,15 +148,25 @@ impl Draft {
             head.push(b'}');
         }
         let subject = Subject { id, event_type: self.event_type, aggregate: self.aggregate, channels: self.channels };
+        let begin = if subject.aggregate.is_some() { SEQUENCE_MEMBER.len() + DIGITS_MAX } else { 0 };
+        let data = begin + head.len() + DATA_MEMBER.len();
+        // Exactly as long as it becomes: so it is shared later without another piece of memory.
+        let mut wire = Vec::with_capacity(data + self.data.len() + 1);
+        wire.resize(begin, b' ');
+        wire.extend_from_slice(&head);
+        wire.extend_from_slice(DATA_MEMBER);
+        wire.extend_from_slice(&self.data);
+        wire.push(b'}');
         Encoded {
             subject,
             id_given,
             expected_sequence: self.expected_sequence,
             supplied,
             salt,
-            data: self.data,
-            head,
-            splice,
+            wire,
+            begin,
+            splice: begin + splice,
+            data,
         }
     }
 }
@@ -157,39 +179,60 @@ fn split(random: [u8; 26]) -> ([u8; 10], [u8; 16]) {
     (for_id, salt)
 }
 
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
+fn push_number(out: &mut Vec<u8>, number: u64) {
+    let (digits, from) = digits(number);
+    out.extend_from_slice(&digits[from..]);
+}
+
+/// The decimal digits of a number, and where they begin.
+fn digits(mut number: u64) -> ([u8; DIGITS_MAX], usize) {
+    let mut digits = [0; DIGITS_MAX];
     let mut from = digits.len();
     loop {
         from -= 1;
         digits[from] = b'0' + u8::try_from(number % 10).unwrap_or(0);
         number /= 10;
         if number == 0 {
-            break;
+            return (digits, from);
         }
     }
-    out.extend_from_slice(&digits[from..]);
 }
 
 impl Encoded {
-    /// The stored header: the JSON envelope up to, not including, `,"data":`, and without the closing brace.
+    /// The data, JSON as sent.
+    pub fn data(&self) -> &[u8] {
+        &self.wire[self.data..self.wire.len() - 1]
+    }
+
+    /// The header without a sequence number: the JSON envelope up to, not including, `,"data":`, and without the closing
+    /// brace.
+    pub fn header(&self) -> &[u8] {
+        &self.wire[self.begin..self.data - DATA_MEMBER.len()]
+    }
+
+    /// Gives away the whole envelope, and how long the stored header in it is. It can be asked for once.
     ///
     /// The number is left out of an event without an aggregate, whatever is given.
-    pub fn header(&self, sequence: Option<u64>) -> Vec<u8> {
-        let Some(sequence) = sequence.filter(|_| self.subject.aggregate.is_some()) else {
-            return self.head.clone();
-        };
-        let mut header = Vec::with_capacity(self.head.len() + 40);
-        header.extend_from_slice(&self.head[..self.splice]);
-        header.extend_from_slice(b",\"sequenceNumber\":");
-        push_number(&mut header, sequence);
-        header.extend_from_slice(&self.head[self.splice..]);
-        header
+    pub fn take_envelope(&mut self, sequence: Option<u64>) -> (Bytes, usize) {
+        let mut wire = std::mem::take(&mut self.wire);
+        let mut begin = self.begin;
+        if let Some(sequence) = sequence.filter(|_| self.subject.aggregate.is_some()) {
+            let (digits, from) = digits(sequence);
+            let digits = &digits[from..];
+            begin -= SEQUENCE_MEMBER.len() + digits.len();
+            wire.copy_within(self.begin..self.splice, begin);
+            let member = self.splice - SEQUENCE_MEMBER.len() - digits.len();
+            wire[member..self.splice - digits.len()].copy_from_slice(SEQUENCE_MEMBER);
+            wire[self.splice - digits.len()..self.splice].copy_from_slice(digits);
+        }
+        let mut envelope = Bytes::from(wire);
+        envelope.advance(begin);
+        (envelope, self.data - DATA_MEMBER.len() - begin)
     }
 
     /// Bytes of memory the event takes, about: for the bounds of queues.
     pub fn weight(&self) -> usize {
         // The texts of the subject also stand in the header.
-        size_of::<Self>() + 2 * self.head.len() + self.data.len()
+        size_of::<Self>() + self.wire.len() + self.header().len()
     }
 }

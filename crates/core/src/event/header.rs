@@ -1,5 +1,6 @@
 //! Headers read back from the log.
 
+use super::encode::DATA_MEMBER;
 use super::{AggregateId, Channel, EventType, Subject};
 use crate::id::EventId;
 use crate::json::{self, Limits, Scanner, unquote};
@@ -62,7 +63,12 @@ pub fn subject_of(header: &[u8]) -> Result<(Subject, Option<u64>), String> {
 /// The wire envelope of a stored header and its data; erased data (`None`) shows as null, marked.
 pub fn envelope(header: &[u8], data: Option<&[u8]>) -> Vec<u8> {
     let data = data.unwrap_or(b"null,\"erased\":true");
-    [header, b",\"data\":", data, b"}"].concat()
+    [header, DATA_MEMBER, data, b"}"].concat()
+}
+
+/// The data in an envelope that has it, behind a header of `header_bytes`.
+pub fn data_of(envelope: &[u8], header_bytes: usize) -> &[u8] {
+    &envelope[header_bytes + DATA_MEMBER.len()..envelope.len() - 1]
 }
 
 #[derive(Default)]

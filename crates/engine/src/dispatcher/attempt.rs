@@ -72,11 +72,12 @@ pub(super) async fn read(store: &dyn Store, tenant: Tenant, offset: Offset) -> R
 
 async fn deliver(sink: &dyn Sink, event: &Event, turn: &Turn) -> Outcome {
     let subject = &event.subject;
+    let (header, data) = (event.share(event.header()), event.bytes().map(|data| event.share(data)));
     let parcel = Parcel {
         id: &subject.id,
         event_type: &subject.event_type,
-        header: &event.header,
-        data: event.bytes(),
+        header: &header,
+        data: data.as_ref(),
         envelope: Some(event.envelope()),
         attempt: turn.attempt,
         replay: turn.replay.as_deref(),

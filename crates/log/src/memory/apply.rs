@@ -120,8 +120,7 @@ impl State {
         if encoded.id_given
             && let Some(earlier) = self.find(tenant, &id)
         {
-            let data = earlier.bytes().map(|bytes| &bytes[..]);
-            if !same_content(&earlier.header, data, earlier.supplied, &encoded) {
+            if !same_content(earlier.header(), earlier.bytes(), earlier.supplied, &encoded) {
                 return Err(CommitError::Refused(Refusal::IdTaken { index }));
             }
             return Ok(Appended { id, offset: earlier.offset, sequence: earlier.sequence, duplicate: true });

@@ -58,8 +58,7 @@ impl Writer {
         if encoded.id_given
             && let Some(earlier) = self.earlier(group, tenant, &postings[0], encoded.subject.id.as_str())?
         {
-            let data = earlier.bytes().map(|bytes| &bytes[..]);
-            if !same_content(&earlier.header, data, earlier.supplied, &encoded) {
+            if !same_content(earlier.header(), earlier.bytes(), earlier.supplied, &encoded) {
                 return Err(Stop::Refused(Refusal::IdTaken { index }));
             }
             let id = earlier.subject.id.clone();
@@ -100,17 +99,17 @@ impl Writer {
         }
         let mut insert = self.connection.prepare_cached(INSERT)?;
         for Fresh { position, event, .. } in fresh {
-            let Data::Kept { bytes, salt } = &event.data else { continue };
+            let (Data::Kept { salt }, Some(bytes)) = (&event.data, event.bytes()) else { continue };
             insert.execute(params![
                 position.cast_signed(),
                 event.tenant.0,
                 event.offset.0.cast_signed(),
                 event.recorded.as_millis(),
                 event.supplied.0,
-                reader::checksum(event.supplied, salt, &event.header, Some(bytes)),
+                reader::checksum(event.supplied, salt, event.header(), Some(bytes)),
                 &salt[..],
-                &event.header[..],
-                &bytes[..],
+                event.header(),
+                bytes,
             ])?;
         }
         Ok(())

@@ -70,7 +70,7 @@ impl Writer {
             .prepare_cached("UPDATE event SET salt = ?, data = NULL, checksum = ? WHERE tenant = ? AND offset = ?")?
             .execute(params![
                 digest,
-                reader::checksum(erased.supplied, digest, &erased.header, None),
+                reader::checksum(erased.supplied, digest, erased.header(), None),
                 tenant.0,
                 event.offset.0.cast_signed()
             ]);

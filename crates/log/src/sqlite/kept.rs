@@ -53,9 +53,9 @@ impl Writer {
         let sql = "INSERT OR IGNORE INTO kept_event \
                    (tenant, offset, id, recorded_ms, supplied, checksum, salt, header, data) \
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        let (salt, data) = match &event.data {
-            Data::Kept { bytes, salt } => (&salt[..], Some(&bytes[..])),
-            Data::Erased { digest } => (&digest[..], None),
+        let salt = match &event.data {
+            Data::Kept { salt } => &salt[..],
+            Data::Erased { digest } => &digest[..],
         };
         self.connection.prepare_cached(sql)?.execute(params![
             event.tenant.0,
@@ -63,10 +63,10 @@ impl Writer {
             event.subject.id.as_str(),
             event.recorded.as_millis(),
             event.supplied.0,
-            reader::checksum(event.supplied, salt, &event.header, data),
+            reader::checksum(event.supplied, salt, event.header(), event.bytes()),
             salt,
-            &event.header[..],
-            data
+            event.header(),
+            event.bytes()
         ])?;
         self.wrote(event.weight());
         Ok(())
@@ -91,7 +91,7 @@ impl Writer {
                 )?
                 .execute(params![
                     digest,
-                    reader::checksum(erased.supplied, digest, &erased.header, None),
+                    reader::checksum(erased.supplied, digest, erased.header(), None),
                     tenant.0,
                     copy.offset.0.cast_signed()
                 ]);

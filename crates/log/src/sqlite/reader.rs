@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use tidings_core::event::{Supplied, subject_of};
+use tidings_core::event::{Supplied, envelope, subject_of};
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 
 use super::connection::{OpenError, classify, open_reader};
 use super::{Shared, search};
-use crate::event::{Data, Event, Tenant, encode};
+use crate::event::{Data, Event, Tenant};
 use crate::query::{Order, Page, Query};
 use crate::store::{Appended, Document, Kind, Owner, Unavailable};
 
@@ -171,13 +170,9 @@ pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event
         return Err(damaged());
     }
     let (subject, sequence) = subject_of(header).map_err(|_| damaged())?;
-    let (envelope, header, data) = if let Some(bytes) = data {
-        let (envelope, header, bytes) = encode(header, bytes);
-        (envelope, header, Data::Kept { bytes, salt: salt.try_into().map_err(|_| damaged())? })
-    } else {
-        let envelope = tidings_core::event::envelope(header, None).into();
-        let digest = salt.try_into().map_err(|_| damaged())?;
-        (envelope, Bytes::copy_from_slice(header), Data::Erased { digest })
+    let kept = match data {
+        Some(_) => Data::Kept { salt: salt.try_into().map_err(|_| damaged())? },
+        None => Data::Erased { digest: salt.try_into().map_err(|_| damaged())? },
     };
     Ok(Arc::new(Event {
         tenant,
@@ -186,9 +181,9 @@ pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event
         subject,
         sequence,
         supplied,
-        envelope,
-        header,
-        data,
+        envelope: envelope(header, data).into(),
+        header_bytes: header.len(),
+        data: kept,
     }))
 }
 

@@ -263,8 +263,7 @@ impl Writer {
             let mut index = self.shared.index.write();
             for fresh in &group.fresh {
                 index.add(fresh.position, (fresh.event.tenant, fresh.event.offset), &fresh.postings, fresh.head());
-                self.unchecked_bytes +=
-                    fresh.event.header.len() + fresh.event.bytes().map_or(0, bytes::Bytes::len) + 96;
+                self.unchecked_bytes += fresh.event.envelope().len() + 96;
             }
         }
         let events: Vec<_> = group.fresh.iter().map(|fresh| Arc::clone(&fresh.event)).collect();

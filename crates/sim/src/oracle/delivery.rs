@@ -25,8 +25,8 @@ fn bodies(case: &mut Case<'_>) {
             case.broken("I2", format!("{} was never published to its tenant", seen.id));
             continue;
         };
-        let mut body = event.header.to_vec();
-        body.extend_from_slice(event.bytes().map_or(&b"erased"[..], |data| data));
+        let mut body = event.header().to_vec();
+        body.extend_from_slice(event.bytes().unwrap_or(b"erased"));
         if body != seen.body {
             // The ids of two tenants are the same, what they say is not.
             let text = String::from_utf8_lossy(&seen.body).into_owned();

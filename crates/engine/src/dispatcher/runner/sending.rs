@@ -2,7 +2,6 @@
 
 use std::mem;
 
-use bytes::Bytes;
 use memchr::memmem;
 use tidings_core::lane::{self, About};
 use tidings_core::time::Timestamp;
@@ -57,7 +56,7 @@ impl Runner {
             return About::Application;
         }
         let id = &*self.subscription.id;
-        let names = |data: &Bytes| memmem::find(data, format!("\"{id}\"").as_bytes()).is_some();
+        let names = |data: &[u8]| memmem::find(data, format!("\"{id}\"").as_bytes()).is_some();
         let own = event.subject.aggregate.as_ref().is_some_and(|about| about.as_str() == id);
         if own || event.bytes().is_some_and(names) { About::Itself } else { About::Operational }
     }

@@ -1,9 +1,8 @@
 //! A sample for an endpoint: signed and sent like an event, but not one of the log.
 
 use anyhow::{Result, anyhow};
-use bytes::Bytes;
 use serde_json::json;
-use tidings_core::event::Operational;
+use tidings_core::event::{Operational, data_of};
 use tidings_core::lane::Outcome;
 use tidings_sinks::Parcel;
 use tokio::time::Instant;
@@ -27,14 +26,15 @@ pub(super) async fn send(record: &Record, means: &Means) -> Result<Verdict> {
     let now = clock::now();
     let data = json!({ "webhook": record.id, "message": "This is a test. It is not an event of the log." });
     let event = Operational { event_type: TYPE, about: Some(&record.id), actor: None, data: data.to_string().into() };
-    let encoded = event.encode(now, clock::random()).map_err(|error| anyhow!(error))?;
-    let header = Bytes::from(encoded.header(None));
+    let mut encoded = event.encode(now, clock::random()).map_err(|error| anyhow!(error))?;
+    let (envelope, header_bytes) = encoded.take_envelope(None);
+    let (header, data) = (envelope.slice(..header_bytes), envelope.slice_ref(data_of(&envelope, header_bytes)));
     let parcel = Parcel {
         id: &encoded.subject.id,
         event_type: &encoded.subject.event_type,
         header: &header,
-        data: Some(&encoded.data),
-        envelope: None,
+        data: Some(&data),
+        envelope: Some(&envelope),
         attempt: 1,
         replay: None,
     };
