@@ -14,7 +14,9 @@ mod load;
 mod poster;
 mod receiver;
 mod run;
+mod streamer;
 mod target;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,8 @@ enum Command {
     Load(load::Args),
     /// Takes webhooks, answers 200 and counts them; `GET /stats` and `GET /sample` tell what came.
     Receiver(receiver::Args),
+    /// Holds event streams open while it publishes and prints one line of JSON: deliveries, how late they were.
+    Watch(watch::Args),
     /// Runs the rows in interleaved pairs and prints the table.
     Run(run::Args),
 }
@@ -45,6 +49,8 @@ enum Command {
 enum Baseline {
     /// The raw server: parse, append what has queued, sync once, answer.
     Serve(baseline::Args),
+    /// The raw streamer: what has queued, in one write for each socket.
+    Stream(streamer::Args),
     /// The raw sender: posts one captured webhook over and over.
     Post(poster::Args),
 }
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Baseline(Baseline::Serve(args)) => baseline::serve(args),
         Command::Baseline(Baseline::Post(args)) => poster::run(&args),
+        Command::Baseline(Baseline::Stream(args)) => streamer::serve(args),
+        Command::Watch(args) => watch::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Receiver(args) => receiver::serve(&args),
         Command::Run(args) => run::run(args),

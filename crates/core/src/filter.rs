@@ -80,7 +80,7 @@ impl TryFrom<String> for TypePattern {
 }
 
 /// The events a subscriber asked for and may see. The default takes all but `tidings.*`.
-#[derive(Default, Clone, Debug, PartialEq)]
+#[derive(Default, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// One of these types; empty: all but `tidings.*`.
     pub types: Vec<TypePattern>,

@@ -1,7 +1,61 @@
 //! Live streams: a cursor that a client holds.
 //!
-//! [`feed`] follows the log for one stream, from the shared ring while it keeps up and from disk when it does not;
-//! [`sse`] frames what it finds.
+//! [`Shard`]s hold the sockets: who wants the same forms a [`group`] that shares its [`frames`], and who falls behind goes
+//! through pages of the log. [`sse`] frames events; [`feed`] follows the log for one subscription of any other transport.
 
 pub mod feed;
+pub mod frames;
+mod group;
+pub mod guest;
+mod open;
+mod shard;
 pub mod sse;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tidings_log::Store;
+
+use guest::Guest;
+use shard::Handle;
+pub use shard::{Env, Shard};
+
+/// How long a client waits at least before it comes back, in milliseconds.
+pub const RETRY_MS: u64 = 500;
+/// The times of clients are spread over this, so that a restart is not followed by all at once.
+pub const RETRY_SPREAD_MS: u64 = 2_500;
+
+/// The way to the shards.
+pub struct Streams {
+    shards: Vec<Handle>,
+    next: AtomicUsize,
+}
+
+impl Streams {
+    /// `count` shards and the way to them; each is to be run by a thread.
+    ///
+    /// Errors: the system gives no more file descriptors.
+    pub fn new(store: &Arc<dyn Store>, env: Env, count: usize) -> io::Result<(Self, Vec<Shard>)> {
+        let made: io::Result<Vec<_>> = (0..count.max(1)).map(|_| Shard::new(Arc::clone(store), env)).collect();
+        let (shards, threads) = made?.into_iter().unzip();
+        Ok((Self { shards, next: AtomicUsize::new(0) }, threads))
+    }
+
+    /// Gives a guest to a shard, in turn.
+    pub fn admit(&self, guest: Guest) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shards[turn % self.shards.len()].admit(guest);
+    }
+
+    /// Ends all streams, and those that come from now on: each is told to come back, at times that are spread.
+    pub fn drain(&self) {
+        self.shards.iter().for_each(Handle::drain);
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.shards.iter().for_each(Handle::stop);
+    }
+}

@@ -1,11 +1,11 @@
 //! What every request works with.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use ed25519_dalek::SigningKey;
 use tidings_core::time::Timestamp;
 use tidings_engine::dispatcher::Dispatcher;
+use tidings_engine::streams::Streams;
 use tidings_log::Store;
 use tidings_log::sqlite::Watch;
 use tidings_sources::outbox::Meter;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::control::keys::Keys;
+use crate::control::seats::Seats;
 use crate::control::webhooks::Webhooks;
 use crate::telemetry::requests::Requests;
 use crate::telemetry::trace::Tracer;
@@ -40,8 +41,9 @@ pub(crate) struct App {
     /// Signs the head of the chain.
     pub(crate) audit_key: SigningKey,
     pub(crate) phase: watch::Receiver<Phase>,
-    /// Open event streams.
-    pub(crate) streams: Arc<AtomicUsize>,
+    pub(crate) streams: Streams,
+    /// Places for streams.
+    pub(crate) seats: Arc<Seats>,
     /// Since when it runs.
     pub(crate) started: Timestamp,
     pub(crate) requests: Requests,

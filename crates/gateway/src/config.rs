@@ -19,6 +19,8 @@ pub(crate) use delivery::{Health, Smtp};
 pub(crate) use outbox::Outbox;
 pub(crate) use telemetry::Telemetry;
 
+use crate::control::seats::SeatLimits;
+
 /// The settings file that is read when it exists and no other is named.
 const DEFAULT_FILE: &str = "tidings.toml";
 const ENV_PREFIX: &str = "TIDINGS_";
@@ -51,6 +53,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting { key: "limits.batch_events", default: "10000", help: "most events in one request" },
     Setting { key: "limits.connections", default: "12000", help: "most connections at a time" },
     Setting { key: "limits.streams", default: "10000", help: "most event streams at a time" },
+    Setting {
+        key: "limits.tenant_streams",
+        default: "0",
+        help: "most event streams of a tenant; 0: as many as there may be",
+    },
+    Setting {
+        key: "limits.address_streams",
+        default: "0",
+        help: "most event streams from an address (IPv6: a /64); 0: as many as there may be, as behind a proxy",
+    },
     Setting { key: "limits.body_timeout", default: "30s", help: "time for a request's body to arrive" },
     Setting {
         key: "egress.allow",
@@ -124,7 +136,7 @@ pub(crate) struct Settings {
     pub(crate) body_bytes_max: usize,
     pub(crate) batch_events_max: usize,
     pub(crate) connections_max: usize,
-    pub(crate) streams_max: usize,
+    pub(crate) seats: SeatLimits,
     pub(crate) body_timeout: Duration,
     pub(crate) egress: Egress,
     pub(crate) smtp: Option<Smtp>,
@@ -256,7 +268,11 @@ impl Settings {
             body_bytes_max: typed(values, "limits.body_bytes")?,
             batch_events_max: typed(values, "limits.batch_events")?,
             connections_max: typed(values, "limits.connections")?,
-            streams_max: typed(values, "limits.streams")?,
+            seats: SeatLimits {
+                all: typed(values, "limits.streams")?,
+                of_tenant: typed(values, "limits.tenant_streams")?,
+                of_address: typed(values, "limits.address_streams")?,
+            },
             body_timeout: duration(values, "limits.body_timeout")?.unwrap_or_default(),
             egress: egress(values)?,
             smtp: delivery::smtp(values)?,
@@ -358,7 +374,7 @@ mod tests {
         let (values, settings) =
             parse(file, &[("TIDINGS_LISTEN", "127.0.0.1:2")], &[("data", "/d")]).expect("good settings");
         assert_eq!(settings.listen.port(), 2);
-        assert_eq!(settings.streams_max, 5);
+        assert_eq!(settings.seats.all, 5);
         assert_eq!(values["listen"].from, "TIDINGS_LISTEN");
         assert_eq!(values["data"].from, "--data");
         assert_eq!(values["threads"].from, "default");

@@ -5,6 +5,7 @@ pub(crate) mod deliveries;
 pub(crate) mod keys;
 pub(crate) mod replays;
 pub(crate) mod sealing;
+pub(crate) mod seats;
 pub(crate) mod socket;
 pub(crate) mod webhooks;
 

@@ -1,6 +1,7 @@
 //! `tidings serve`: puts the parts together, runs them, and stops them in order. The only place that spawns.
 
 mod banner;
+mod door;
 mod listen;
 mod means;
 mod outboxes;
@@ -10,12 +11,12 @@ mod traces;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use anyhow::{Context as _, Result};
 use ed25519_dalek::SigningKey;
 use tidings_core::seal::SealingKey;
 use tidings_engine::dispatcher::{Dispatcher, Env};
+use tidings_engine::streams::{self, Streams};
 use tidings_log::Store;
 use tidings_log::sqlite::SqliteStore;
 use tidings_log::store::{Document, Expect, Kind, Owner, Write};
@@ -80,7 +81,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         dispatcher: Arc::clone(&dispatcher),
         audit_key,
         phase: phase_watch.clone(),
-        streams: Arc::new(AtomicUsize::new(0)),
+        streams: start_streams(&store, threads)?,
+        seats: Arc::default(),
         started: clock::now(),
         requests: Requests::default(),
         outboxes,
@@ -107,6 +109,21 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     }
     drop(lanes);
     outcome
+}
+
+/// Starts the threads that hold streams, one a core.
+fn start_streams(store: &Arc<dyn Store>, threads: usize) -> Result<Streams> {
+    let env = streams::Env { now: clock::now, monotonic: clock::monotonic, random: clock::fill };
+    let (streams, shards) = Streams::new(store, env, threads).context("cannot make threads for streams")?;
+    for (number, shard) in shards.into_iter().enumerate() {
+        let work = move || {
+            if let Err(error) = shard.run() {
+                tracing::error!(%error, "a thread of streams ended");
+            }
+        };
+        std::thread::Builder::new().name(format!("tidings-stream-{number}")).spawn(work)?;
+    }
+    Ok(streams)
 }
 
 /// The key that signs heads of the chain: made once, kept sealed.

@@ -10,6 +10,7 @@ mod machine;
 mod process;
 mod publish;
 mod report;
+mod streams;
 mod webhooks;
 
 use std::path::PathBuf;
@@ -82,6 +83,18 @@ enum Row {
     Sibling,
     /// One event per POST with many webhooks that want none of it.
     IdleSubscriptions,
+    /// Events to 1,000 streams.
+    FanOut,
+    /// Events to 10,000 streams.
+    FanOutWide,
+    /// Memory of streams on which nothing happens.
+    IdleStreams,
+    /// A stream from the beginning of a long log.
+    CatchUp,
+    /// Streams beside one that is not read.
+    StalledReader,
+    /// An event for one channel among many.
+    OneAmong,
 }
 
 /// What one run has at hand.
@@ -102,11 +115,13 @@ struct Sizes {
     behind_short: u64,
     deliveries: u64,
     subscriptions: usize,
+    streams: usize,
+    caught_up: u64,
     idle: Duration,
 }
 
 impl Row {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 18] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -119,6 +134,12 @@ impl Row {
         Self::Latency,
         Self::Sibling,
         Self::IdleSubscriptions,
+        Self::FanOut,
+        Self::FanOutWide,
+        Self::IdleStreams,
+        Self::CatchUp,
+        Self::StalledReader,
+        Self::OneAmong,
     ];
 
     fn name(self) -> String {
@@ -138,6 +159,8 @@ impl Sizes {
                 behind_short: 1_000,
                 deliveries: 2_000,
                 subscriptions: 200,
+                streams: 200,
+                caught_up: 2_000,
                 idle: Duration::from_secs(1),
             });
         }
@@ -150,6 +173,8 @@ impl Sizes {
             behind_short: 10_000,
             deliveries: 100_000,
             subscriptions: 100_000,
+            streams: 10_000,
+            caught_up: 100_000,
             idle: Duration::from_secs(5),
         })
     }
@@ -211,6 +236,12 @@ impl Bench {
             Row::Latency => webhooks::latency(self).await,
             Row::Sibling => webhooks::sibling(self).await,
             Row::IdleSubscriptions => idle::subscriptions(self).await,
+            Row::FanOut => streams::fan_out(self, self.sizes.streams / 10).await,
+            Row::FanOutWide => streams::fan_out(self, self.sizes.streams).await,
+            Row::IdleStreams => streams::idle(self).await,
+            Row::CatchUp => streams::catch_up(self).await,
+            Row::StalledReader => streams::stalled(self).await,
+            Row::OneAmong => streams::one_among(self).await,
         }
     }
 }

@@ -78,6 +78,17 @@ impl Programs {
         Server::spawn(command, addr, &data.with_extension("log"))?.ready().await
     }
 
+    /// Starts the raw streamer, which sends `file` if there is one, and waits until it is ready.
+    pub(crate) async fn streamer(&self, data: &Path, file: Option<&Path>) -> anyhow::Result<Server> {
+        let addr = free_address()?;
+        let mut command = Command::new(&self.bench);
+        command.args(["baseline", "stream", "--listen", &addr.to_string()]);
+        if let Some(file) = file {
+            command.arg("--file").arg(file);
+        }
+        Server::spawn(command, addr, &data.with_extension("log"))?.ready().await
+    }
+
     /// Starts a receiver of webhooks; `log` is where its lines go, `more` are its further arguments.
     pub(crate) async fn receiver(&self, log: &Path, more: &[&str]) -> anyhow::Result<Server> {
         let addr = free_address()?;

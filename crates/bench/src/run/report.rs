@@ -66,6 +66,7 @@ pub(crate) enum Unit {
     Milliseconds,
     Seconds,
     Mib,
+    Kib,
 }
 
 /// What a line must reach.
@@ -232,6 +233,7 @@ impl Unit {
             Self::Milliseconds => format!("{figure:.2} ms"),
             Self::Seconds => format!("{figure:.3} s"),
             Self::Mib => format!("{figure:.1} MiB"),
+            Self::Kib => format!("{figure:.2} KiB"),
         }
     }
 }

@@ -4,16 +4,18 @@ use std::fmt::Write as _;
 
 use tidings_core::json;
 use tidings_core::offset::Offset;
+use tidings_core::time::Timestamp;
 use tidings_log::Event;
 
 use super::feed::Resume;
+use super::guest::Ending;
 
 /// Appends the frame of one event: its id is the offset, its data one line of JSON.
 ///
 /// Without `named` there is no `event:` line, so that `onmessage` sees everything.
 pub fn event(out: &mut Vec<u8>, event: &Event, named: bool) {
     out.extend_from_slice(b"id: ");
-    out.extend_from_slice(event.offset.to_string().as_bytes());
+    number(out, event.offset.0);
     if named {
         out.extend_from_slice(b"\nevent: ");
         out.extend_from_slice(event.subject.event_type.as_str().as_bytes());
@@ -24,6 +26,18 @@ pub fn event(out: &mut Vec<u8>, event: &Event, named: bool) {
     out.extend_from_slice(b"\n\n");
 }
 
+fn number(out: &mut Vec<u8>, mut number: u64) {
+    let from = out.len();
+    loop {
+        out.push(b'0' + u8::try_from(number % 10).unwrap_or(0));
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[from..].reverse();
+}
+
 /// A heartbeat. On a filtered stream it carries the cursor past events that the filter drops; it dispatches nothing.
 pub fn keepalive(cursor: Option<Offset>) -> String {
     match cursor {
@@ -31,6 +45,9 @@ pub fn keepalive(cursor: Option<Offset>) -> String {
         None => ":keepalive\n\n".to_owned(),
     }
 }
+
+/// A heartbeat that scripts can see.
+pub const PING: &str = "event: ping\ndata: {}\n\n";
 
 /// The first block: the cursor, so that a client can resume before it got an event, and the time as in [`retry`].
 pub fn hello(cursor: Offset, retry_millis: u64) -> String {
@@ -56,9 +73,14 @@ pub fn complete(through: Offset) -> String {
     status(&[("replay", "\"complete\""), ("through", &through.to_string())])
 }
 
-/// Says that the stream ends and may be reopened at once.
-pub fn closing(reason: &str) -> String {
-    status(&[("closing", &format!("\"{reason}\""))])
+/// Says when the stream will end because what opened it expires.
+pub fn expiring(at: Timestamp) -> String {
+    status(&[("expiring", &format!("\"{at}\""))])
+}
+
+/// The last words of a stream: when to come back, and why it ends.
+pub fn closing(ending: Ending, retry_millis: u64) -> String {
+    retry(retry_millis) + &status(&[("closing", &format!("\"{}\"", ending.name()))])
 }
 
 fn status(members: &[(&str, &str)]) -> String {
@@ -81,11 +103,22 @@ mod tests {
         let gap = resumed(Resume::Gap(Offset(7)));
         assert_eq!(gap.as_deref(), Some("event: tidings.status\ndata: {\"replay\":\"gap\",\"from\":7}\n\n"));
         assert_eq!(resumed(Resume::Whole), None);
+        let last = "retry: 5\n\nevent: tidings.status\ndata: {\"closing\":\"drain\"}\n\n";
+        assert_eq!(closing(Ending::Drain, 5), last);
     }
 
     #[test]
     fn a_heartbeat_moves_the_cursor_and_dispatches_nothing() {
         assert_eq!(keepalive(Some(Offset(9))), ":keepalive\nid: 9\n\n");
         assert!(!keepalive(None).contains("data:"));
+    }
+
+    #[test]
+    fn numbers_are_written_as_digits() {
+        for value in [0, 7, 10, 1_042, u64::MAX] {
+            let mut out = b"x".to_vec();
+            number(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("x{value}"));
+        }
     }
 }

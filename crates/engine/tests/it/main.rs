@@ -10,3 +10,5 @@ mod orders;
 mod receiver;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod streams;

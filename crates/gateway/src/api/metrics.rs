@@ -54,8 +54,7 @@ fn text(app: &App) -> String {
 
 fn of_requests(text: &mut Exposition, app: &App) {
     app.requests.expose(text);
-    let streams = app.streams.load(std::sync::atomic::Ordering::Relaxed);
-    text.gauge("tidings_streams_open", "Event streams that are open.", streams);
+    text.gauge("tidings_streams_open", "Event streams that are open.", app.seats.taken());
 }
 
 fn of_the_log(text: &mut Exposition, log: &LogMeasures) {

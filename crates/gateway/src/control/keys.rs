@@ -10,6 +10,7 @@ use tidings_core::event::Channel;
 use tidings_core::key::{ApiKey, Scope};
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
+use tidings_engine::streams::guest::{Ending, Pass};
 use tidings_log::store::{Document, Expect, Kind, Owner, Store, Write};
 
 use super::audit::{self, Actor};
@@ -146,14 +147,14 @@ impl Keys {
         })
     }
 
-    /// Whether the key behind `actor` is still good.
-    pub(crate) fn still_good(&self, actor: &Actor, now: Timestamp) -> bool {
+    /// Whether what `actor` opened may go on.
+    pub(crate) fn pass(&self, actor: &Actor) -> Pass {
         match actor {
-            Actor::Key(id) => {
-                let record = self.by_id.read().get(id).cloned();
-                record.is_some_and(|record| record.expires_at.is_none_or(|expires| expires > now))
-            }
-            Actor::Operator | Actor::Development => true,
+            Actor::Key(id) => match self.by_id.read().get(id) {
+                Some(record) => Pass::Good(record.expires_at),
+                None => Pass::Over(Ending::Revoked),
+            },
+            Actor::Operator | Actor::Development => Pass::Good(None),
         }
     }
 

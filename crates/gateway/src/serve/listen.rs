@@ -1,6 +1,6 @@
 //! The way in: one acceptor deals connections to one runtime a core.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
 
+use super::door::{self, Entrance};
+use crate::api::stream::wire::{Occupied, Peer};
 use crate::app::Phase;
 use crate::config::Settings;
 
 /// A request's head arrives within this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room for a request's head.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 100;
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEADERS_MAX: usize = 100;
 /// A peer that acknowledges nothing for so long is gone.
 const PEER_TIMEOUT_MS: u32 = 30_000;
 /// A timer that is always there.
@@ -33,6 +38,13 @@ const DEALT_MAX: usize = 1_024;
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 2\r\n\
 connection: close\r\ncontent-length: 133\r\n\r\n{\"type\":\"/errors/overloaded\",\"title\":\"Too much is waiting\",\"status\":503,\
 \"detail\":\"all connections are taken: come back in 2 seconds\"}";
+
+/// A connection, and what it occupies.
+struct Arrival {
+    stream: TcpStream,
+    peer: IpAddr,
+    occupied: Occupied,
+}
 
 /// The running listeners.
 pub(crate) struct Server {
@@ -73,9 +85,9 @@ pub(crate) fn start(
     let mut handles = Vec::new();
     for number in 0..threads {
         let (sender, receiver) = mpsc::channel(DEALT_MAX);
-        let (router, open, phase) = (router.clone(), Arc::clone(&open), phase.clone());
+        let (router, phase) = (router.clone(), phase.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let work = move || runtime.block_on(connections(receiver, router, open, phase));
+        let work = move || runtime.block_on(connections(receiver, router, phase));
         handles.push(std::thread::Builder::new().name(format!("tidings-http-{number}")).spawn(work)?);
         hands.push(sender);
     }
@@ -86,14 +98,14 @@ pub(crate) fn start(
 
 async fn accept(
     listener: tokio::net::TcpListener,
-    hands: Vec<mpsc::Sender<TcpStream>>,
+    hands: Vec<mpsc::Sender<Arrival>>,
     open: Arc<AtomicUsize>,
     connections_max: usize,
 ) {
     for hand in hands.iter().cycle() {
-        let mut stream = loop {
+        let (mut stream, address) = loop {
             match listener.accept().await {
-                Ok((stream, _)) => break stream,
+                Ok(accepted) => break accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: those that close make room.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -109,20 +121,15 @@ async fn accept(
         let _ = stream.set_nodelay(true);
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, PEER_TIMEOUT_MS);
         let Ok(stream) = stream.into_std() else { continue };
-        open.fetch_add(1, Ordering::Relaxed);
-        if hand.send(stream).await.is_err() {
+        let arrival = Arrival { stream, peer: address.ip(), occupied: Occupied::new(&open) };
+        if hand.send(arrival).await.is_err() {
             return;
         }
     }
 }
 
 /// Serves the connections dealt to one runtime; ends when the acceptor is gone and all are closed.
-async fn connections(
-    mut dealt: mpsc::Receiver<TcpStream>,
-    router: Router,
-    open: Arc<AtomicUsize>,
-    phase: watch::Receiver<Phase>,
-) {
+async fn connections(mut dealt: mpsc::Receiver<Arrival>, router: Router, phase: watch::Receiver<Phase>) {
     let answers = tokio::spawn(tidings_log::answers::serve());
     let mut tasks = tokio::task::JoinSet::new();
     // With no timer earlier than a request's own, tokio would ring its own bell, a system call, for every request.
@@ -130,13 +137,9 @@ async fn connections(
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            stream = dealt.recv() => {
-                let Some(stream) = stream else { break };
-                let (router, open, phase) = (router.clone(), Arc::clone(&open), phase.clone());
-                tasks.spawn(async move {
-                    connection(stream, router, phase).await;
-                    open.fetch_sub(1, Ordering::Relaxed);
-                });
+            arrival = dealt.recv() => {
+                let Some(arrival) = arrival else { break };
+                tasks.spawn(connection(arrival, router.clone(), phase.clone()));
             }
             Some(_) = tasks.join_next() => {}
         }
@@ -145,14 +148,25 @@ async fn connections(
     answers.abort();
 }
 
-async fn connection(stream: TcpStream, router: Router, mut phase: watch::Receiver<Phase>) {
+async fn connection(arrival: Arrival, router: Router, mut phase: watch::Receiver<Phase>) {
+    let Arrival { stream, peer, occupied } = arrival;
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    let entrance = tokio::select! {
+        entrance = door::enter(stream, peer, occupied, &router) => entrance,
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+    };
+    let Entrance::Http(stream, _occupied) = entrance else { return };
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut leaving = false;
     loop {

@@ -31,6 +31,7 @@ pub(crate) async fn wait(app: &App, phase: &watch::Sender<Phase>, server: Server
         _ = interrupt.recv() => tracing::info!("stopping; once more to stop at once"),
         reason = app.store.fenced() => {
             phase.send_replace(Phase::Draining);
+            app.streams.drain();
             sleep(LAST_ANSWERS).await;
             bail!("the log was fenced after a disk error ({reason}); start again to go on from what the disk has");
         }
@@ -55,6 +56,7 @@ async fn in_order(app: &App, phase: &watch::Sender<Phase>, server: &Server, begu
         }
         server.stop_accepting();
         phase.send_replace(Phase::Draining);
+        app.streams.drain();
         let drained = async {
             while server.open.load(Ordering::Relaxed) > 0 && server.threads_left() > 0 {
                 sleep(Duration::from_millis(20)).await;

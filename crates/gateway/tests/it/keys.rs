@@ -251,11 +251,12 @@ fn an_open_stream_ends_with_its_key_however_busy_it_is() {
             }
         });
         let ended: Vec<_> = streams.into_iter().map(|mut stream| scope.spawn(move || stream.rest())).collect();
-        for ended in ended {
+        for (ended, reason) in ended.into_iter().zip(["revoked", "revoked", "expired"]) {
             let (took, blocks) = ended.join().unwrap();
             assert!(took < Duration::from_secs(5), "{took:?}");
-            let last = blocks.last().unwrap();
-            assert_eq!(last.json(), json!({ "closing": "revoked" }));
+            let told = blocks.iter().any(|block| block.raw.contains("\"expiring\":\""));
+            assert_eq!(told, reason == "expired", "{blocks:?}");
+            assert_eq!(blocks.last().unwrap().json(), json!({ "closing": reason }));
         }
     });
 }

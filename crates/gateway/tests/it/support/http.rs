@@ -155,6 +155,13 @@ impl Connection {
         Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
     }
 
+    /// What is there, or comes next; nothing at the end.
+    pub(crate) fn some(&mut self) -> io::Result<Vec<u8>> {
+        let bytes = self.reader.fill_buf()?.to_vec();
+        self.reader.consume(bytes.len());
+        Ok(bytes)
+    }
+
     /// So many bytes.
     pub(crate) fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];

@@ -79,8 +79,12 @@ impl Stream {
             if self.head.header("content-length").is_some() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let chunk = self.connection.chunk()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-            self.buffer.extend(chunk);
+            // A stream that HTTP frames comes in chunks; one that left HTTP ends with the connection.
+            let chunk = match self.head.header("transfer-encoding") {
+                Some(_) => self.connection.chunk()?,
+                None => Some(self.connection.some()?).filter(|bytes| !bytes.is_empty()),
+            };
+            self.buffer.extend(chunk.ok_or(io::ErrorKind::UnexpectedEof)?);
         }
     }
 

@@ -1,0 +1,259 @@
+//! Streams that want the same: they share the frames, live ones and those of pages read from the log.
+
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use slab::Slab;
+use tidings_core::filter::Filter;
+use tidings_core::offset::Offset;
+use tidings_log::{Event, Tenant};
+
+use super::frames::{Frames, Place};
+use super::open::{At, Gone, Open};
+use super::sse;
+
+/// Frames kept for those whose socket is blocked; who needs older ones reads them from the log.
+const FRAMES_BYTES_MAX: usize = 256 * 1024;
+/// The largest page of framed events.
+const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Pages kept for others that need the same, in all groups of a shard.
+const PAGES_BYTES_MAX: usize = 4 << 20;
+
+/// What all streams of a group want.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wish {
+    pub(super) tenant: Tenant,
+    pub(super) named: bool,
+    pub(super) filter: Filter,
+}
+
+/// Streams that want the same.
+pub(super) struct Group {
+    pub(super) wish: Arc<Wish>,
+    pub(super) frames: Frames,
+    members: Vec<u32>,
+    /// Live members that do not have all frames, and some that had not.
+    late: Vec<u32>,
+    pages: Vec<Arc<Page>>,
+    /// Frames came that were not written yet.
+    pub(super) fresh: bool,
+}
+
+/// A part of the log, framed once for all who catch up through it.
+pub(super) struct Page {
+    pub(super) frames: Frames,
+    after: Offset,
+    pub(super) reached: Offset,
+}
+
+/// All groups of a shard.
+#[derive(Default)]
+pub(super) struct Groups {
+    pub(super) slab: Slab<Group>,
+    by_wish: HashMap<Arc<Wish>, u32>,
+    /// Kept pages, oldest first, with the group and the round in which they came.
+    kept: std::collections::VecDeque<(u32, u32, Arc<Page>)>,
+    kept_bytes: usize,
+}
+
+impl Page {
+    /// Frames `events`, which are all that is wanted after `after` through `reached`; as many as fit.
+    pub(super) fn new(after: Offset, reached: Offset, events: &[Arc<Event>], named: bool) -> Self {
+        let mut page = Self { frames: Frames::new(after), after, reached };
+        for event in events {
+            if page.frames.len() >= PAGE_BYTES_MAX {
+                page.reached = page.frames.cursor(page.frames.end()).offset;
+                break;
+            }
+            page.frames.push(event.offset, |out| sse::event(out, event, named));
+        }
+        page
+    }
+
+    /// Bytes of memory that it takes, about.
+    fn weight(&self) -> usize {
+        self.frames.len() + size_of::<Self>()
+    }
+
+    fn has_next_of(&self, cursor: Offset) -> bool {
+        self.after <= cursor && cursor < self.reached
+    }
+}
+
+impl Group {
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether all streams of the group get all events but `tidings.*`.
+    pub(super) fn is_whole(&self) -> bool {
+        self.wish.filter == Filter::default()
+    }
+
+    /// Whether it is the member that the group is tidied with.
+    pub(super) fn is_first(&self, token: u32) -> bool {
+        self.members.first() == Some(&token)
+    }
+
+    /// The page that holds what comes after `cursor`, if one is kept.
+    pub(super) fn page(&self, cursor: Offset) -> Option<Arc<Page>> {
+        self.pages.iter().rev().find(|page| page.has_next_of(cursor)).cloned()
+    }
+
+    /// Notes that a live member does not have all frames.
+    pub(super) fn is_late(&mut self, token: u32) {
+        self.late.push(token);
+    }
+
+    /// Writes new frames to all live members that take them, in one go each.
+    pub(super) fn flush(&mut self, streams: &mut Slab<Open>, round: u32, gone: &mut Vec<u32>) {
+        self.fresh = false;
+        let end = self.frames.end();
+        for token in &self.members {
+            let Some(stream) = streams.get_mut(*token as usize) else { continue };
+            let At::Live(at) = stream.at else { continue };
+            if stream.blocked || at == end {
+                continue;
+            }
+            match stream.write(self.frames.from(at), round) {
+                Ok(written) => {
+                    let at = at + written as u64;
+                    stream.at = At::Live(at);
+                    if at < end {
+                        self.late.push(*token);
+                    }
+                }
+                Err(Gone) => gone.push(*token),
+            }
+        }
+    }
+
+    /// Drops the frames once everybody has them, or when they are too many: who is late then reads them from the log.
+    pub(super) fn tidy(&mut self, number: u32, streams: &mut Slab<Open>) {
+        let end = self.frames.end();
+        let is_late = |streams: &Slab<Open>, token: u32| {
+            streams
+                .get(token as usize)
+                .is_some_and(|stream| stream.group == number && matches!(stream.at, At::Live(at) if at < end))
+        };
+        self.late.retain(|token| is_late(streams, *token));
+        if self.late.is_empty() || self.frames.len() > FRAMES_BYTES_MAX {
+            for token in self.late.drain(..) {
+                if let Some(stream) = streams.get_mut(token as usize)
+                    && let At::Live(at) = stream.at
+                {
+                    stream.at = At::Behind(self.frames.cursor(at));
+                }
+            }
+            self.late.shrink_to(16);
+            self.frames.clear(Offset::BEFORE_FIRST);
+        }
+    }
+
+    /// The shared ring has lost what comes next: all live members go on from the log, and join again from `through` on.
+    pub(super) fn all_behind(&mut self, streams: &mut Slab<Open>, through: Offset, behind: &mut Vec<u32>) {
+        for token in &self.members {
+            if let Some(stream) = streams.get_mut(*token as usize)
+                && let At::Live(at) = stream.at
+            {
+                stream.at = At::Behind(self.frames.cursor(at));
+                behind.push(*token);
+            }
+        }
+        self.late.clear();
+        self.frames.clear(through);
+    }
+
+    /// Where `stream`, which is behind, can join the live ones.
+    pub(super) fn place_of(&self, stream: &Open) -> Place {
+        match stream.at {
+            At::Live(at) => Place::At(at),
+            At::Behind(cursor) => self.frames.resume(cursor),
+        }
+    }
+
+    fn forget(&mut self, page: &Arc<Page>) {
+        self.pages.retain(|kept| !Arc::ptr_eq(kept, page));
+    }
+}
+
+impl Groups {
+    /// The group of a wish, and whether it is new; a new one has no frames of events through `seen`.
+    pub(super) fn of(&mut self, wish: Wish, seen: Offset) -> (u32, bool) {
+        if let Some(number) = self.by_wish.get(&wish) {
+            return (*number, false);
+        }
+        let wish = Arc::new(wish);
+        let frames = Frames::new(seen);
+        let group = Group {
+            wish: Arc::clone(&wish),
+            frames,
+            members: Vec::new(),
+            late: Vec::new(),
+            pages: Vec::new(),
+            fresh: false,
+        };
+        let number = number(self.slab.insert(group));
+        self.by_wish.insert(wish, number);
+        (number, true)
+    }
+
+    pub(super) fn get(&mut self, number: u32) -> Option<&mut Group> {
+        self.slab.get_mut(number as usize)
+    }
+
+    pub(super) fn join(&mut self, number: u32, token: u32) {
+        if let Some(group) = self.get(number) {
+            group.members.push(token);
+        }
+    }
+
+    /// Takes a member out; the wish of the group if it was the last one.
+    pub(super) fn leave(&mut self, number: u32, token: u32) -> Option<Arc<Wish>> {
+        let group = self.get(number)?;
+        if let Some(place) = group.members.iter().position(|member| *member == token) {
+            group.members.swap_remove(place);
+        }
+        if !group.is_empty() {
+            return None;
+        }
+        let group = self.slab.remove(number as usize);
+        self.by_wish.remove(&group.wish);
+        if !group.pages.is_empty() {
+            self.kept.retain(|(of, _, _)| *of != number);
+            self.kept_bytes = self.kept.iter().map(|(_, _, page)| page.weight()).sum();
+        }
+        Some(group.wish)
+    }
+
+    /// Keeps a page for others that need the same.
+    pub(super) fn keep(&mut self, number: u32, page: &Arc<Page>, round: u32) {
+        let Some(group) = self.slab.get_mut(number as usize) else { return };
+        group.pages.push(Arc::clone(page));
+        self.kept_bytes += page.weight();
+        self.kept.push_back((number, round, Arc::clone(page)));
+        while self.kept_bytes > PAGES_BYTES_MAX {
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops pages that came before a round.
+    pub(super) fn drop_pages_before(&mut self, round: u32) {
+        while self.kept.front().is_some_and(|(_, came, _)| *came < round) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((number, _, page)) = self.kept.pop_front() else { return };
+        self.kept_bytes -= page.weight();
+        if let Some(group) = self.get(number) {
+            group.forget(&page);
+        }
+    }
+}
+
+/// Slabs hold far fewer than 2³² things: streams are limited.
+pub(super) fn number(key: usize) -> u32 {
+    u32::try_from(key).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,128 @@
+//! Shards of streams over a log whose reads are answered at once, and sockets that are read by hand.
+
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidings_core::event::{Defaults, Draft, EventLimits};
+use tidings_core::filter::Filter;
+use tidings_core::offset::Offset;
+use tidings_core::tenant::TenantName;
+use tidings_engine::streams::guest::{Guest, Pass, Style};
+use tidings_engine::streams::{Env, Streams};
+use tidings_log::memory::{MemoryDisk, MemoryStore};
+use tidings_log::store::{Append, Prepared};
+use tidings_log::{Store, Tenant, Write, Written};
+
+use crate::rig::{now, random};
+
+#[expect(clippy::disallowed_methods, reason = "the shell of the tests")]
+fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// A log with a shard of streams over it.
+struct Rig {
+    store: Arc<dyn Store>,
+    tenant: Tenant,
+    streams: Streams,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
+        let name = TenantName::parse("default").unwrap();
+        let written = store.commit(now(), vec![Write::Tenant(name)]).await.unwrap();
+        let [Written::Tenant(tenant)] = written[..] else { panic!("{written:?}") };
+        let (streams, shards) = Streams::new(&store, Env { now, monotonic, random }, 1).unwrap();
+        for shard in shards {
+            std::thread::spawn(move || shard.run().unwrap());
+        }
+        Self { store, tenant, streams }
+    }
+
+    /// Appends events whose `data` is a text of so many bytes.
+    async fn append(&self, count: usize, bytes: usize) {
+        let event = format!(r#"{{"eventType":"a.b","data":"{}"}}"#, "x".repeat(bytes));
+        let prepare = |_| {
+            let mut chance = [0; 26];
+            random(&mut chance);
+            let draft = Draft::parse(&event.clone().into(), &EventLimits::default()).unwrap();
+            Prepared::new(self.tenant, draft.encode(&Defaults { now: now(), source: "/test", random: chance }))
+        };
+        let append = Append { tenant: self.tenant, events: (0..count).map(prepare).collect(), request: None };
+        self.store.commit(now(), vec![Write::Append(append)]).await.unwrap();
+    }
+
+    fn open(&self, after: u64) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        self.streams.admit(Guest {
+            socket: TcpStream::from(OwnedFd::from(theirs)),
+            greeting: b"hello\n\n".to_vec(),
+            tenant: self.tenant,
+            filter: Filter::default(),
+            cursor: Offset(after),
+            style: Style::default(),
+            replays: true,
+            pass: Box::new(|_| Pass::Good(None)),
+        });
+        ours
+    }
+}
+
+/// The ids up to the word that everything was replayed.
+fn replayed(stream: &mut UnixStream) -> Vec<u64> {
+    let mut text = Vec::new();
+    let mut piece = vec![0; 1 << 20];
+    while !text.ends_with(b"}\n\n") || !String::from_utf8_lossy(&text[text.len() - 80..]).contains("\"complete\"") {
+        let length = stream.read(&mut piece).expect("more comes in time");
+        assert_ne!(length, 0, "the stream ended");
+        text.extend_from_slice(&piece[..length]);
+    }
+    let text = String::from_utf8(text).unwrap();
+    text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
+}
+
+#[tokio::test]
+async fn who_is_behind_the_ring_gets_all_from_the_log_also_when_a_read_is_answered_at_once() {
+    let rig = Rig::new().await;
+    // More than the 16 MiB that are kept in memory.
+    for _ in 0..10 {
+        rig.append(10, 200_000).await;
+    }
+    for after in [0, 3, 98, 100] {
+        assert_eq!(replayed(&mut rig.open(after)), (after + 1..=100).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_pauses_in_the_middle_of_frames_gets_each_once() {
+    let rig = Rig::new().await;
+    let mut slow = rig.open(0);
+    // It reads a little of each batch, so that its socket is full and its frames are cut; in the end it reads all.
+    let mut text = Vec::new();
+    for _ in 0..10 {
+        rig.append(100, 20_000).await;
+        let mut piece = vec![0; 10_001];
+        let length = slow.read(&mut piece).unwrap();
+        text.extend_from_slice(&piece[..length]);
+    }
+    let mut piece = vec![0; 1 << 20];
+    let end = b"id: 1000\n";
+    while !text.windows(end.len()).rev().take(1 << 20).any(|window| window == end) {
+        let length = slow.read(&mut piece).expect("more comes in time");
+        assert_ne!(length, 0, "the stream ended");
+        text.extend_from_slice(&piece[..length]);
+    }
+    let text = String::from_utf8(text).unwrap();
+    let ids: Vec<u64> = text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+    assert_eq!(ids, (1..=1_000).collect::<Vec<_>>());
+    // Whole frames: each has its blank line and nothing between.
+    let whole = text.split("\n\n").filter(|block| block.starts_with("id: ") && block.ends_with("x\"}"));
+    assert!(whole.count() >= 999);
+}
