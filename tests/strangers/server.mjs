@@ -26,9 +26,10 @@ async function freePort() {
 }
 
 export class Server {
-  static async start(binary) {
+  static async start(binary, settings = {}) {
     const server = new Server();
     server.binary = binary;
+    server.settings = settings;
     server.folder = await mkdtemp(join(tmpdir(), "strangers-"));
     server.port = await freePort();
     server.url = `http://127.0.0.1:${server.port}`;
@@ -42,7 +43,7 @@ export class Server {
     const data = join(this.folder, "data");
     const child = spawn(this.binary, ["serve", "--dev", "--listen", `127.0.0.1:${this.port}`, "--data", data], {
       cwd: this.folder,
-      env: Object.fromEntries(settings),
+      env: { ...Object.fromEntries(settings), ...this.settings },
       stdio: ["ignore", "ignore", "pipe"],
     });
     this.child = child;

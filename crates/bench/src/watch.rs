@@ -150,12 +150,12 @@ fn watch(args: &Args) -> anyhow::Result<Report> {
     let begun = clock::now();
     watchers.timed = args.rate.is_some().then_some(begun);
     let pace = args.rate.map_or(Pace::Ahead(50), Pace::Rate);
-    let publisher = Publisher { addr: args.url.addr, pace, audience, fill: args.fill, apart: args.apart, begun };
+    let load = Publisher { addr: args.url.addr, pace, audience, fill: args.fill, apart: args.apart, begun };
     let until = begun + Duration::from_secs_f64(args.seconds);
     let hand = {
         let (delivered, done) = (Arc::clone(&delivered), Arc::clone(&done));
         std::thread::spawn(move || {
-            let published = publisher.publish(until, &delivered);
+            let published = load.publish(until, &delivered);
             done.store(true, Ordering::Release);
             published
         })

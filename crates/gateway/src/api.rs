@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod body;
 pub(crate) mod call;
+pub(crate) mod cors;
 pub(crate) mod dead_letters;
 pub(crate) mod document;
 pub(crate) mod errors;
@@ -17,5 +18,6 @@ pub(crate) mod problem;
 pub(crate) mod publish;
 pub(crate) mod routes;
 pub(crate) mod stream;
+pub(crate) mod tickets;
 pub(crate) mod unread;
 pub(crate) mod webhooks;

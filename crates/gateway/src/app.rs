@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::Settings;
 use crate::control::keys::Keys;
 use crate::control::seats::Seats;
+use crate::control::tickets::Tickets;
 use crate::control::webhooks::Webhooks;
 use crate::telemetry::requests::Requests;
 use crate::telemetry::trace::Tracer;
@@ -36,6 +37,7 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: Keys,
+    pub(crate) tickets: Tickets,
     pub(crate) webhooks: Webhooks,
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// Signs the head of the chain.

@@ -1,7 +1,10 @@
 //! Settings: defaults, then `tidings.toml`, then `TIDINGS_*`, then flags; each value knows where it came from.
 
 mod delivery;
+mod egress;
+mod http;
 mod outbox;
+mod setting;
 mod telemetry;
 
 use std::collections::BTreeMap;
@@ -12,13 +15,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use tidings_core::event::EventLimits;
 use tidings_core::time::parse_duration;
-use tidings_egress::{Allowance, Policy, nat64, network};
 use tidings_log::sqlite::Synchronous;
 
 pub(crate) use delivery::{Health, Smtp};
+pub(crate) use egress::Egress;
+pub(crate) use http::Tls;
 pub(crate) use outbox::Outbox;
+pub(crate) use setting::SETTINGS;
 pub(crate) use telemetry::Telemetry;
 
+use crate::api::cors::Origins;
 use crate::control::seats::SeatLimits;
 
 /// The settings file that is read when it exists and no other is named.
@@ -30,96 +36,6 @@ const ENV_OTHERS: [&str; 4] = ["TIDINGS_URL", "TIDINGS_KEY", "TIDINGS_CONFIG", "
 const ENV_OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// A repeated `eventId` is recognised for at least a day, so events stay at least as long.
 const RETENTION_AGE_MIN: Duration = Duration::from_hours(24);
-
-/// One setting: its key in the file, its default, what it is.
-pub(crate) struct Setting {
-    pub(crate) key: &'static str,
-    pub(crate) default: &'static str,
-    pub(crate) help: &'static str,
-}
-
-/// Every setting.
-pub(crate) const SETTINGS: &[Setting] = &[
-    Setting { key: "listen", default: "127.0.0.1:8080", help: "address and port of the HTTP API" },
-    Setting { key: "data", default: "./tidings-data", help: "folder with everything that is kept" },
-    Setting { key: "dev", default: "false", help: "no keys, plain http webhooks; on loopback addresses only" },
-    Setting { key: "environment", default: "live", help: "second part of API keys made here: tdg_<environment>_…" },
-    Setting { key: "source", default: "/", help: "`source` of events whose producer gives none (URI reference)" },
-    Setting { key: "seal_key_file", default: "", help: "file with the sealing key; made as DATA/seal.key if not set" },
-    Setting { key: "threads", default: "0", help: "threads that serve requests; 0: one for each core" },
-    Setting { key: "log_format", default: "pretty", help: "pretty or json" },
-    Setting { key: "limits.data_bytes", default: "262144", help: "largest `data` of an event, in bytes" },
-    Setting { key: "limits.body_bytes", default: "8388608", help: "largest body of a request, in bytes" },
-    Setting { key: "limits.batch_events", default: "10000", help: "most events in one request" },
-    Setting { key: "limits.connections", default: "12000", help: "most connections at a time" },
-    Setting { key: "limits.streams", default: "10000", help: "most event streams at a time" },
-    Setting {
-        key: "limits.tenant_streams",
-        default: "0",
-        help: "most event streams of a tenant; 0: as many as there may be",
-    },
-    Setting {
-        key: "limits.address_streams",
-        default: "0",
-        help: "most event streams from an address (IPv6: a /64); 0: as many as there may be, as behind a proxy",
-    },
-    Setting { key: "limits.body_timeout", default: "30s", help: "time for a request's body to arrive" },
-    Setting {
-        key: "egress.allow",
-        default: "",
-        help: "networks beyond the public internet that webhooks may reach: 10.1.0.0/16, 10.1.2.3:8080, …",
-    },
-    Setting { key: "egress.deny", default: "", help: "networks that webhooks may not reach, although public" },
-    Setting { key: "egress.http", default: "false", help: "whether webhooks may go out in clear text" },
-    Setting { key: "egress.ports", default: "", help: "the only ports that webhooks may reach, as in 443,8443" },
-    Setting { key: "egress.nat64", default: "", help: "prefixes of this network's NAT64, as in 64:ff9b::/96" },
-    Setting { key: "egress.ca_file", default: "", help: "PEM file of authorities to trust beside the system's" },
-    Setting { key: "egress.keep_answers", default: "true", help: "whether the text that endpoints answer is kept" },
-    Setting {
-        key: "delivery.contact",
-        default: "",
-        help: "whom to tell of webhooks that name nobody in `notify`: mailto:… or https://…",
-    },
-    Setting { key: "smtp.host", default: "", help: "mail server; empty: no mail" },
-    Setting { key: "smtp.port", default: "587", help: "its port" },
-    Setting { key: "smtp.security", default: "starttls", help: "starttls, tls or none" },
-    Setting { key: "smtp.user", default: "", help: "user name, if it asks for one" },
-    Setting { key: "smtp.password_file", default: "", help: "file with the password" },
-    Setting { key: "smtp.ca_file", default: "", help: "PEM file of an authority to trust beside the system's" },
-    Setting { key: "smtp.from", default: "", help: "sender of mails" },
-    Setting { key: "health.queue_depth", default: "1000", help: "waiting deliveries above which health is degraded" },
-    Setting { key: "health.dead_letters", default: "", help: "open dead letters above which it is; empty: never" },
-    Setting { key: "health.lag", default: "", help: "events behind the head above which it is; empty: never" },
-    Setting { key: "health.latency", default: "", help: "average time to delivery above which it is; empty: never" },
-    Setting {
-        key: "health.outbox_delay",
-        default: "1m",
-        help: "time from a commit in an outbox to the log above which it is; empty: never",
-    },
-    Setting {
-        key: "outbox",
-        default: "",
-        help: "outboxes that are read: [[outbox]] with name, url, password_file, tenant, source",
-    },
-    Setting { key: "metrics.open", default: "false", help: "whether GET /metrics takes no key" },
-    Setting {
-        key: "telemetry.otlp",
-        default: "",
-        help: "collector of traces, as in http://localhost:4318; empty: none",
-    },
-    Setting { key: "telemetry.sample", default: "100", help: "of a hundred traces begun here, how many are recorded" },
-    Setting {
-        key: "log.synchronous",
-        default: "full",
-        help: "full: acknowledged means on disk; off: UNSAFE, loses acknowledged events",
-    },
-    Setting {
-        key: "retention.age",
-        default: "",
-        help: "events older than this are removed, at least 1d; empty: kept for ever",
-    },
-    Setting { key: "retention.events", default: "0", help: "most events kept for each tenant; 0: all" },
-];
 
 /// The effective settings, typed.
 #[derive(Clone, Debug)]
@@ -138,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) connections_max: usize,
     pub(crate) seats: SeatLimits,
     pub(crate) body_timeout: Duration,
+    pub(crate) origins: Origins,
+    pub(crate) tls: Option<Tls>,
     pub(crate) egress: Egress,
     pub(crate) smtp: Option<Smtp>,
     pub(crate) contact: Option<String>,
@@ -146,14 +64,6 @@ pub(crate) struct Settings {
     pub(crate) telemetry: Telemetry,
     pub(crate) synchronous: Synchronous,
     pub(crate) retention: Retention,
-}
-
-/// Where requests may go.
-#[derive(Clone, Debug)]
-pub(crate) struct Egress {
-    pub(crate) policy: Policy,
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) keep_answers: bool,
 }
 
 /// What is removed, and when.
@@ -274,7 +184,9 @@ impl Settings {
                 of_address: typed(values, "limits.address_streams")?,
             },
             body_timeout: duration(values, "limits.body_timeout")?.unwrap_or_default(),
-            egress: egress(values)?,
+            origins: http::origins(values)?,
+            tls: http::tls(values)?,
+            egress: egress::egress(values)?,
             smtp: delivery::smtp(values)?,
             contact: optional(values, "delivery.contact").map(str::to_owned),
             health: delivery::health(values)?,
@@ -294,18 +206,6 @@ impl Settings {
         }
         Ok(settings)
     }
-}
-
-/// `--dev` opens this machine and clear text; the other settings go on top.
-fn egress(values: &Values) -> Result<Egress> {
-    let mut policy = if typed(values, "dev")? { Policy::dev() } else { Policy::default() };
-    policy.allow.extend(list::<Allowance>(values, "egress.allow", str::parse)?);
-    policy.deny = list(values, "egress.deny", network)?;
-    policy.http |= typed::<bool>(values, "egress.http")?;
-    policy.ports = list(values, "egress.ports", |text| text.parse().map_err(|_| format!("{text:?} is not a port")))?;
-    policy.nat64 = list(values, "egress.nat64", nat64)?;
-    let ca_file = optional(values, "egress.ca_file").map(PathBuf::from);
-    Ok(Egress { policy, ca_file, keep_answers: typed(values, "egress.keep_answers")? })
 }
 
 /// Items separated by commas or spaces.
@@ -392,7 +292,9 @@ mod tests {
     #[test]
     fn what_is_not_a_setting_is_refused_by_name() {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 14] = [
+        let cases: [Case<'_>; 16] = [
+            ("[cors]\norigins = [\"https://x.example/\"]", &[], "cors.origins"),
+            ("[tls]\nlisten = \"127.0.0.1:1\"", &[], "tls.cert_file"),
             ("[smtp]\nhost = \"localhost\"", &[], "smtp.from"),
             ("[smtp]\nhost = \"localhost\"\nfrom = \"a@b.c\"\nuser = \"u\"", &[], "smtp.password_file"),
             ("[smtp]\nhost = \"localhost\"\nsecurity = \"some\"", &[], "smtp.security"),

@@ -7,6 +7,8 @@ mod means;
 mod outboxes;
 mod retention;
 mod stop;
+mod tickets;
+mod tls;
 mod traces;
 
 use std::path::Path;
@@ -29,6 +31,7 @@ use crate::clock;
 use crate::config::Settings;
 use crate::control::audit::Actor;
 use crate::control::keys::{Keys, Principal};
+use crate::control::tickets::Tickets;
 use crate::control::webhooks::Webhooks;
 use crate::control::{sealing, socket};
 use crate::telemetry::requests::Requests;
@@ -58,6 +61,10 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     make_folder(&settings.data)?;
     let listener = listen::bind(settings.listen)?;
     let address = listener.local_addr()?;
+    let mut listeners = vec![(listener, None)];
+    if let Some(tls) = &settings.tls {
+        listeners.push((listen::bind(tls.listen)?, Some(tls::acceptor(tls)?)));
+    }
     let (phase, phase_watch) = watch::channel(Phase::Starting);
     let engine = SqliteStore::open(&settings.data, settings.synchronous)?;
     let watch = engine.watch();
@@ -67,6 +74,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let env = Env { now: clock::now, random: clock::fill };
     let export = traces::start(&settings)?;
     let tracer = export.as_ref().map(|export| export.tracer.clone());
+    let tickets = Tickets::load(sealing.clone(), &*store).await?;
     let means = means::means(&settings, sealing, address, tracer.clone())?;
     let lanes = means::Lanes::start(threads)?;
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
@@ -77,6 +85,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         settings,
         store: Arc::clone(&store),
         keys,
+        tickets,
         webhooks,
         dispatcher: Arc::clone(&dispatcher),
         audit_key,
@@ -93,11 +102,12 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     app.dispatcher.begin();
     let anybody = app.settings.dev.then(|| Principal::operator(Actor::Development));
     let server =
-        listen::start(listener, &routes::router(&app, anybody.as_ref()), &app.settings, threads, &phase_watch)?;
+        listen::start(listeners, &routes::router(&app, anybody.as_ref()), &app.settings, threads, &phase_watch)?;
     let operator = Principal::operator(Actor::Operator);
     if let Some(listener) = socket::bind(&app.settings.data) {
         tokio::spawn(socket::serve(listener, routes::router(&app, Some(&operator))));
     }
+    tokio::spawn(tickets::sweep(Arc::clone(&app)));
     outboxes::run(relays, &phase_watch);
     tokio::spawn(retention::run(Arc::clone(&store), app.settings.retention));
     phase.send_replace(Phase::Ready);

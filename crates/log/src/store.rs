@@ -325,6 +325,8 @@ pub enum Kind {
     Standing,
     /// A replay under way.
     Replay,
+    /// A stream ticket that was used.
+    Ticket,
     /// Something of the installation itself.
     Setting,
     /// How far a source has been read.

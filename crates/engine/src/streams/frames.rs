@@ -98,6 +98,13 @@ impl Frames {
         skip.and_then(|skip| self.bytes.get(skip..)).unwrap_or_default()
     }
 
+    /// What is missing of the frame that a reader at a position has in part.
+    pub fn rest_of_frame(&self, at: u64) -> &[u8] {
+        let rest = self.from(at);
+        let missing = self.cursor(at).part.map_or(0, |part| part.whole - part.written);
+        &rest[..rest.len().min(missing as usize)]
+    }
+
     /// Where a cursor goes on here.
     pub fn resume(&self, cursor: Cursor) -> Place {
         if cursor.offset < self.after {
@@ -170,6 +177,7 @@ mod tests {
         // What lies between two frames was not wanted.
         assert_eq!(frames.resume(Cursor::after(Offset(4))), Place::At(10));
         assert_eq!(frames.from(25), b"66666");
+        assert_eq!((frames.rest_of_frame(14), frames.rest_of_frame(10)), (&b"555555"[..], &b""[..]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ const NOISE_BYTES: usize = 1024;
 const NOISE_READS_MAX: usize = 16;
 
 /// One open stream.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Open {
     socket: TcpStream,
     /// Which frames it follows.
@@ -29,6 +30,8 @@ pub(super) struct Open {
     /// It is to be told when it has what it asked to have replayed.
     pub(super) replays: bool,
     pub(super) ping: bool,
+    /// Its last words are among those that wait; then it closes.
+    pub(super) leaving: bool,
     /// It was told when it expires.
     pub(super) warned: bool,
     /// The round in which the socket last took something.
@@ -64,6 +67,7 @@ impl Open {
             reading: false,
             replays: false,
             ping: false,
+            leaving: false,
             warned: false,
             wrote: 0,
             pass,
@@ -108,6 +112,13 @@ impl Open {
         let written = self.write(text, round)?;
         self.rest.extend_from_slice(&text[written..]);
         Ok(())
+    }
+
+    /// Ends with `words`, once the `frame` that it has in part is whole.
+    pub(super) fn leave(&mut self, frame: &[u8], words: &[u8]) {
+        self.leaving = true;
+        self.rest.extend_from_slice(frame);
+        self.rest.extend_from_slice(words);
     }
 
     /// The socket takes more: writes what waits. Whether all of it went.

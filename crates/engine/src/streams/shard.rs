@@ -22,7 +22,7 @@ use tidings_log::{Store, Tenant};
 
 use super::group::{Groups, number};
 use super::guest::{Ending, Guest};
-use super::open::{Gone, Open};
+use super::open::{At, Gone, Open};
 use catch_up::Reads;
 use following::Followed;
 use inbox::{Inbox, Order, Ring};
@@ -153,6 +153,7 @@ impl Shard {
             Ok(false)
         };
         match heard.and(resumed) {
+            Ok(true) if stream.leaving => self.gone.push(number(token)),
             Ok(true) => self.behind.push_back(number(token)),
             Ok(false) => {}
             Err(Gone) => self.gone.push(number(token)),
@@ -177,16 +178,24 @@ impl Shard {
         true
     }
 
-    /// Ends a stream: with its last words if it is between two frames.
+    /// Ends a stream, with its last words: at once between two frames, else when the socket has taken the rest of one.
     fn end(&mut self, token: u32, ending: Ending, spread_ms: u64) {
         let Some(stream) = self.streams.get_mut(token as usize) else { return };
-        let live_end = self.groups.get(stream.group).map_or(0, |group| group.frames.end());
-        if stream.between_frames(live_end) {
-            let mut random = [0; 8];
-            (self.env.random)(&mut random);
-            let retry_ms = ending.stay_away_ms() + u64::from_be_bytes(random) % spread_ms.max(1);
+        let Some(group) = self.groups.get(stream.group) else { return };
+        if stream.leaving {
+            return;
+        }
+        let mut random = [0; 8];
+        (self.env.random)(&mut random);
+        let retry_ms = ending.stay_away_ms() + u64::from_be_bytes(random) % spread_ms.max(1);
+        let words = super::sse::closing(ending, retry_ms);
+        if stream.between_frames(group.frames.end()) {
             // Gone or not: it ends.
-            let _ = stream.say(super::sse::closing(ending, retry_ms).as_bytes(), self.round);
+            let _ = stream.say(words.as_bytes(), self.round);
+        } else if let At::Live(at) = stream.at
+            && stream.blocked
+        {
+            return stream.leave(group.frames.rest_of_frame(at), words.as_bytes());
         }
         self.gone.push(token);
     }

@@ -79,7 +79,9 @@ impl Rig {
 fn replayed(stream: &mut UnixStream) -> Vec<u64> {
     let mut text = Vec::new();
     let mut piece = vec![0; 1 << 20];
-    while !text.ends_with(b"}\n\n") || !String::from_utf8_lossy(&text[text.len() - 80..]).contains("\"complete\"") {
+    while !text.ends_with(b"}\n\n")
+        || !String::from_utf8_lossy(&text[text.len().saturating_sub(80)..]).contains("\"complete\"")
+    {
         let length = stream.read(&mut piece).expect("more comes in time");
         assert_ne!(length, 0, "the stream ended");
         text.extend_from_slice(&piece[..length]);

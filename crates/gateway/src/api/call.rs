@@ -16,10 +16,12 @@ use tidings_log::{CommitError, Tenant};
 use super::kinds;
 use super::problem::Problem;
 use super::routes::{Access, Route};
+use super::tickets;
 use crate::app::App;
 use crate::clock;
 use crate::control::audit::{self, Actor};
 use crate::control::keys::Principal;
+use crate::control::tickets::Grant;
 
 /// Where an operator names the tenant.
 const TENANT_HEADER: &str = "tidings-tenant";
@@ -31,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) app: Arc<App>,
     pub(crate) principal: Principal,
     pub(crate) tenant: TenantName,
+    /// The ticket that it came with instead of a key.
+    pub(crate) ticket: Option<Grant>,
     pub(crate) parts: Parts,
     /// Behind a lock only to be shared between threads; nobody waits for it.
     pub(crate) body: Mutex<Body>,
@@ -46,9 +50,11 @@ pub(crate) fn admit(
     request: Request<Body>,
 ) -> Result<Call, Problem> {
     let (parts, body) = request.into_parts();
-    let principal = match route.access {
-        Access::Open => Principal { scopes: Vec::new(), ..Principal::operator(Actor::Development) },
-        Access::Needs(scope) => {
+    let ticket = ticket(&app, route, &parts)?;
+    let principal = match (route.access, &ticket) {
+        (_, Some(ticket)) => ticket.principal(),
+        (Access::Open, None) => Principal { scopes: Vec::new(), ..Principal::operator(Actor::Development) },
+        (Access::Needs(scope), None) => {
             let principal = authenticate(&app, trusted, &parts.headers)?;
             if !principal.may(scope) {
                 let detail = format!("this takes a key with scope `{scope}`: {}", scope.meaning());
@@ -59,7 +65,17 @@ pub(crate) fn admit(
     };
     let tenant = tenant(&principal, &parts.headers)?;
     let query = query(route, parts.uri.query().unwrap_or_default())?;
-    Ok(Call { app, principal, tenant, parts, body: Mutex::new(body), path: route.path, query })
+    Ok(Call { app, principal, tenant, ticket, parts, body: Mutex::new(body), path: route.path, query })
+}
+
+/// The ticket that a request for a stream brings, if it brings no key.
+fn ticket(app: &App, route: &Route, parts: &Parts) -> Result<Option<Grant>, Problem> {
+    if parts.headers.contains_key(AUTHORIZATION) || !route.query.contains(&tickets::PARAMETER) {
+        return Ok(None);
+    }
+    let presented = tickets::presented(parts.uri.query().unwrap_or_default(), &parts.headers);
+    let read = |text: String| app.tickets.read(&text, &app.keys, clock::now());
+    presented.map(read).transpose().map_err(tickets::refused)
 }
 
 fn authenticate(app: &App, trusted: Option<Principal>, headers: &HeaderMap) -> Result<Principal, Problem> {
@@ -149,6 +165,13 @@ impl Call {
 
     /// The filter that the parameters ask for, within the walls of the key.
     pub(crate) fn filter(&self) -> Result<Filter, Problem> {
+        if let Some(ticket) = &self.ticket {
+            const SAID: [&str; 4] = ["types", "eventTypes", "channels", "aggregateId"];
+            if let Some(name) = SAID.into_iter().find(|name| self.parameter(name).is_some()) {
+                return Err(Problem::parameter(name, "the ticket says which events: leave it out"));
+            }
+            return Ok(ticket.filter());
+        }
         let mut types = self.values("types", TypePattern::parse)?;
         types.extend(self.values("eventTypes", TypePattern::parse)?);
         self.check_types(&types)?;

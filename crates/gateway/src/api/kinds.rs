@@ -91,6 +91,12 @@ pub(crate) const UNAUTHORIZED: Kind = kind(
     "A valid API key is needed",
     include_str!("../../../../docs/errors/unauthorized.md"),
 );
+pub(crate) const INVALID_TICKET: Kind = kind(
+    "invalid-ticket",
+    StatusCode::UNAUTHORIZED,
+    "The ticket does not open a stream",
+    include_str!("../../../../docs/errors/invalid-ticket.md"),
+);
 pub(crate) const FORBIDDEN: Kind = kind(
     "forbidden",
     StatusCode::FORBIDDEN,
@@ -184,6 +190,7 @@ pub(crate) const ALL: &[&Kind] = &[
     &UNSUPPORTED_MEDIA_TYPE,
     &REQUEST_TIMEOUT,
     &UNAUTHORIZED,
+    &INVALID_TICKET,
     &FORBIDDEN,
     &NOT_FOUND,
     &METHOD_NOT_ALLOWED,

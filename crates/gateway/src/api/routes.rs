@@ -14,7 +14,7 @@ use super::call::{self, Call};
 use super::problem::Problem;
 use super::unread;
 use super::webhooks::{deliveries, orders, replays, secrets};
-use super::{audit, dead_letters, errors, events, health, keys, metrics, openapi, publish, stream, webhooks};
+use super::{audit, dead_letters, errors, events, health, keys, metrics, openapi, publish, stream, tickets, webhooks};
 use crate::app::App;
 use crate::clock;
 use crate::control::audit::Actor;
@@ -45,7 +45,8 @@ pub(crate) struct Route {
 const EVENT_FILTER: &[&str] =
     &["types", "eventTypes", "channels", "aggregateId", "since", "until", "after", "order", "limit"];
 const AGGREGATE_FILTER: &[&str] = &["types", "eventTypes", "since", "until", "after", "order", "limit"];
-const STREAM: &[&str] = &["types", "eventTypes", "channels", "aggregateId", "from", "lastEventId", "named", "ping"];
+const STREAM: &[&str] =
+    &["types", "eventTypes", "channels", "aggregateId", "from", "lastEventId", "named", "ping", "ticket"];
 const PAGE: &[&str] = &["after", "limit"];
 const DELIVERIES: &[&str] = &["status", "after", "limit"];
 const DEAD_LETTERS: &[&str] = &["webhook", "consumer", "sink", "type", "since", "after", "limit"];
@@ -61,6 +62,7 @@ pub(crate) fn all() -> Vec<Route> {
         route(&post, "/events", Needs(EventsWrite), &[], |call| Box::pin(publish::publish(call))),
         route(&get, "/events", Needs(EventsRead), EVENT_FILTER, |call| Box::pin(events::list(call))),
         route(&get, "/events/stream", Needs(StreamsRead), STREAM, |call| Box::pin(stream::open(call))),
+        route(&post, "/stream-tickets", Needs(StreamsRead), &[], |call| Box::pin(tickets::create(call))),
         route(&get, "/events/{eventId}", Needs(EventsRead), &[], |call| Box::pin(events::one(call))),
         route(&get, "/events/{eventId}/deliveries", Needs(EventsRead), PAGE, |call| Box::pin(events::deliveries(call))),
         route(&delete, "/events/{eventId}/data", Needs(EventsErase), &[], |call| Box::pin(events::erase(call))),
@@ -150,11 +152,14 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
             async move {
                 let began = clock::monotonic();
                 let (route, meter) = &*route;
+                let origin = app.settings.origins.of(request.headers());
+                let origins = app.settings.origins.clone();
                 let answer = match call::admit(app, route, trusted, unread::guard(request)) {
                     Ok(call) => (route.handler)(call).await,
                     Err(problem) => Err(problem),
                 };
-                let response = answer.unwrap_or_else(Problem::into_response);
+                let mut response = answer.unwrap_or_else(Problem::into_response);
+                origins.mark(origin.as_ref(), &mut response);
                 meter.record(response.status(), began.elapsed());
                 response
             }
@@ -165,9 +170,11 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
     for (path, allowed) in methods {
         let meter = Arc::clone(&unmatched);
         let allowed: Arc<str> = allowed.join(", ").into();
+        let origins = app.settings.origins.clone();
         let refuse = move |request: Request<Body>| {
+            let preflight = origins.preflight(request.method(), request.headers(), &allowed);
             drop(unread::guard(request));
-            let response = Problem::method_not_allowed(&allowed).into_response();
+            let response = preflight.unwrap_or_else(|| Problem::method_not_allowed(&allowed).into_response());
             meter.record(response.status(), Duration::ZERO);
             async move { response }
         };

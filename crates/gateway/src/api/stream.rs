@@ -21,12 +21,14 @@ use super::call::Call;
 use super::page::{self, whole_number};
 use super::problem::{Problem, internal};
 use super::routes::Answer;
+use super::tickets;
 use crate::clock;
 
 const LAST_EVENT_ID_BYTES_MAX: usize = 256;
 
 pub(crate) async fn open(call: Call) -> Answer {
     let filter = call.filter()?;
+    tickets::foreign(call.principal.channels.as_deref(), &filter.channels, false)?;
     let style = style(&call)?;
     let position = position(&call)?;
     let tenant = call.tenant().await?;
@@ -39,22 +41,31 @@ pub(crate) async fn open(call: Call) -> Answer {
     // With its id a client that loses the connection before the first event comes back to here, not to `from`.
     let mut hello = sse::hello(cursor, spread(RETRY_MS));
     hello.push_str(&resumed.and_then(sse::resumed).unwrap_or_default());
-    let answer = response(Body::empty());
+    if style.ping {
+        // Scripts learn the cursor with the first block too.
+        hello.push_str(sse::PING);
+    }
+    let turn = match &call.ticket {
+        Some(grant) => Some(call.app.tickets.open(&*call.app.store, tenant, grant).await?),
+        None => None,
+    };
+    let mut answer = response(Body::empty());
+    // The head leaves with the greeting, before the route can add to the answer.
+    let origins = &call.app.settings.origins;
+    origins.mark(origins.of(&call.parts.headers).as_ref(), &mut answer);
     let wire = call.parts.extensions.get::<Wire>().and_then(Wire::take);
-    let (socket, greeting, answer, occupied) = match wire {
-        Some((socket, occupied)) => {
-            (socket, [&wire::head(&answer, None)[..], hello.as_bytes()].concat(), answer, Some(occupied))
-        }
-        None => {
-            let (socket, body) = wire::pair().map_err(|error| internal(&error))?;
-            (socket, hello.into_bytes(), response(body), None)
-        }
+    let (socket, greeting, answer, occupied) = if let Some((socket, occupied)) = wire {
+        (socket, [&wire::head(&answer, None)[..], hello.as_bytes()].concat(), answer, Some(occupied))
+    } else {
+        let (socket, body) = wire::pair().map_err(|error| internal(&error))?;
+        (socket, hello.into_bytes(), response(body), None)
     };
     let (app, actor, held) = (Arc::clone(&call.app), call.principal.actor, (seat, occupied));
     let pass = Box::new(move |_| {
         // What the stream occupies goes with it.
         let _ = &held;
-        app.keys.pass(&actor)
+        let key = app.keys.pass(&actor);
+        turn.as_ref().map_or(key, |turn| turn.pass(key))
     });
     let replays = resumed.is_some();
     call.app.streams.admit(Guest { socket, greeting, tenant, filter, cursor, style, replays, pass });

@@ -76,18 +76,18 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.0.lock();
         taken.all -= 1;
-        free(&mut taken.tenants, self.tenant);
-        if let Some(address) = self.address {
+        free(&mut taken.tenants, &self.tenant);
+        if let Some(address) = &self.address {
             free(&mut taken.addresses, address);
         }
     }
 }
 
-fn free<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn free<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The way in: one acceptor deals connections to one runtime a core.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,14 +9,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use http::Request;
+use axum::body::Body;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::door::{self, Entrance};
 use crate::api::stream::wire::{Occupied, Peer};
@@ -29,6 +33,12 @@ pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub(super) const HEADERS_MAX: usize = 100;
 /// A peer that acknowledges nothing for so long is gone.
 const PEER_TIMEOUT_MS: u32 = 30_000;
+/// Requests at a time on an HTTP/2 connection: streams of all tabs of a browser, and what they ask meanwhile.
+const STREAMS_EACH_MAX: u32 = 128;
+/// Room for a request's head on one, unpacked.
+const HEAD_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// A timer that is always there.
 const TICK: Duration = Duration::from_secs(1);
 /// What waits for a runtime.
@@ -42,6 +52,8 @@ connection: close\r\ncontent-length: 133\r\n\r\n{\"type\":\"/errors/overloaded\"
 /// A connection, and what it occupies.
 struct Arrival {
     stream: TcpStream,
+    /// Its way to speak TLS, if it has to.
+    tls: Option<TlsAcceptor>,
     peer: IpAddr,
     occupied: Occupied,
 }
@@ -50,14 +62,14 @@ struct Arrival {
 pub(crate) struct Server {
     /// Open connections.
     pub(crate) open: Arc<AtomicUsize>,
-    accept: tokio::task::JoinHandle<()>,
+    accept: Vec<tokio::task::JoinHandle<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
     /// Takes no more connections.
     pub(crate) fn stop_accepting(&self) {
-        self.accept.abort();
+        self.accept.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     /// Waits for the threads; call it when no connection is open or nobody cares for those that are.
@@ -74,7 +86,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 pub(crate) fn start(
-    listener: TcpListener,
+    listeners: Vec<(TcpListener, Option<TlsAcceptor>)>,
     router: &Router,
     settings: &Settings,
     threads: usize,
@@ -91,39 +103,57 @@ pub(crate) fn start(
         handles.push(std::thread::Builder::new().name(format!("tidings-http-{number}")).spawn(work)?);
         hands.push(sender);
     }
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let accept = tokio::spawn(accept(listener, hands, Arc::clone(&open), settings.connections_max));
+    let mut accept = Vec::new();
+    for (listener, tls) in listeners {
+        let gate = Gate {
+            listener: tokio::net::TcpListener::from_std(listener)?,
+            tls,
+            hands: hands.clone(),
+            open: Arc::clone(&open),
+            connections_max: settings.connections_max,
+        };
+        accept.push(tokio::spawn(gate.accept()));
+    }
     Ok(Server { open, accept, threads: handles })
 }
 
-async fn accept(
+/// A listener, and who takes what comes.
+struct Gate {
     listener: tokio::net::TcpListener,
+    tls: Option<TlsAcceptor>,
     hands: Vec<mpsc::Sender<Arrival>>,
     open: Arc<AtomicUsize>,
     connections_max: usize,
-) {
-    for hand in hands.iter().cycle() {
-        let (mut stream, address) = loop {
-            match listener.accept().await {
-                Ok(accepted) => break accepted,
-                Err(error) => {
-                    // Out of file descriptors, most likely: those that close make room.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+impl Gate {
+    async fn accept(self) {
+        for hand in self.hands.iter().cycle() {
+            let (mut stream, address) = loop {
+                match self.listener.accept().await {
+                    Ok(accepted) => break accepted,
+                    Err(error) => {
+                        // Out of file descriptors, most likely: those that close make room.
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
                 }
+            };
+            if self.open.load(Ordering::Relaxed) >= self.connections_max {
+                // Who cannot be served is told so, if it listens.
+                if self.tls.is_none() {
+                    let _ = tokio::time::timeout(Duration::from_millis(100), stream.write_all(FULL)).await;
+                }
+                continue;
             }
-        };
-        if open.load(Ordering::Relaxed) >= connections_max {
-            // Who cannot be served is told so, if it listens.
-            let _ = tokio::time::timeout(Duration::from_millis(100), stream.write_all(FULL)).await;
-            continue;
-        }
-        let _ = stream.set_nodelay(true);
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, PEER_TIMEOUT_MS);
-        let Ok(stream) = stream.into_std() else { continue };
-        let arrival = Arrival { stream, peer: address.ip(), occupied: Occupied::new(&open) };
-        if hand.send(arrival).await.is_err() {
-            return;
+            let _ = stream.set_nodelay(true);
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, PEER_TIMEOUT_MS);
+            let Ok(stream) = stream.into_std() else { continue };
+            let occupied = Occupied::new(&self.open);
+            let arrival = Arrival { stream, tls: self.tls.clone(), peer: address.ip(), occupied };
+            if hand.send(arrival).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -149,18 +179,17 @@ async fn connections(mut dealt: mpsc::Receiver<Arrival>, router: Router, phase: 
 }
 
 async fn connection(arrival: Arrival, router: Router, mut phase: watch::Receiver<Phase>) {
-    let Arrival { stream, peer, occupied } = arrival;
+    let Arrival { stream, tls, peer, occupied } = arrival;
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    if let Some(tls) = tls {
+        return encrypted(stream, &tls, peer, occupied, router, phase).await;
+    }
     let entrance = tokio::select! {
         entrance = door::enter(stream, peer, occupied, &router) => entrance,
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
     let Entrance::Http(stream, _occupied) = entrance else { return };
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        router.call(request)
-    });
+    let service = Known { router: TowerToHyperService::new(router), peer };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -178,6 +207,62 @@ async fn connection(arrival: Arrival, router: Router, mut phase: watch::Receiver
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// Serves a connection over TLS, by HTTP/2 if the client speaks it.
+async fn encrypted(
+    stream: tokio::net::TcpStream,
+    tls: &TlsAcceptor,
+    peer: IpAddr,
+    _occupied: Occupied,
+    router: Router,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)) => shaken,
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+    };
+    let Ok(Ok(stream)) = shaken else { return };
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    server.http1().max_headers(HEADERS_MAX);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_EACH_MAX)
+        .max_header_list_size(HEAD_LIST_BYTES_MAX)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    let service = Known { router: TowerToHyperService::new(router), peer };
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !leaving => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// The API for a known peer.
+struct Known {
+    router: TowerToHyperService<Router>,
+    peer: IpAddr,
+}
+
+impl Service<Request<Incoming>> for Known {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Peer(self.peer));
+        self.router.call(request)
     }
 }
 

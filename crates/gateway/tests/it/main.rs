@@ -13,4 +13,5 @@ mod refusals;
 mod stop;
 mod stream;
 mod support;
+mod tickets;
 mod webhook;

@@ -202,6 +202,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
         Kind::Webhook => "webhook",
         Kind::Standing => "standing",
         Kind::Replay => "replay",
+        Kind::Ticket => "ticket",
         Kind::Setting => "setting",
         Kind::Position => "position",
         Kind::Quarantined => "quarantined",

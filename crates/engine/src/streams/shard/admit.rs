@@ -8,9 +8,10 @@ use mio::{Interest, Token};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use super::Shard;
+use super::rounds::WARNING;
 use crate::streams::frames::Cursor;
 use crate::streams::group::{Wish, number};
-use crate::streams::guest::{Ending, Guest};
+use crate::streams::guest::{Ending, Guest, Pass};
 use crate::streams::open::{Gone, Open};
 use crate::streams::{RETRY_SPREAD_MS, sse};
 
@@ -36,12 +37,20 @@ impl Shard {
         stream.replays = guest.replays;
         stream.ping = guest.style.ping;
         stream.wrote = self.round;
+        let mut greeting = guest.greeting;
+        let now = (self.env.now)();
+        if let Pass::Good(Some(until)) = stream.pass(now)
+            && until <= now.plus(WARNING)
+        {
+            greeting.extend_from_slice(sse::expiring(until).as_bytes());
+            stream.warned = true;
+        }
         let token = self.streams.insert(stream);
         self.groups.join(group, number(token));
         let Some(stream) = self.streams.get_mut(token) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(stream.socket(), Token(token), interest);
-        if registered.is_err() || matches!(stream.say(&guest.greeting, self.round), Err(Gone)) {
+        if registered.is_err() || matches!(stream.say(&greeting, self.round), Err(Gone)) {
             self.gone.push(number(token));
         } else {
             self.behind.push_back(number(token));

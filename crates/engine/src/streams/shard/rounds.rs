@@ -20,8 +20,10 @@ const ROUND: Duration = Duration::from_millis(125);
 const HEARTBEAT: u32 = 15 * ROUNDS;
 /// A client that takes nothing for so long is gone.
 const STALL: u32 = 30 * ROUNDS;
+/// And one that is to leave, but does not take its last words.
+const LEAVE: u32 = 2 * ROUNDS;
 /// How long before a stream expires its client is told.
-const WARNING: Duration = Duration::from_mins(1);
+pub(super) const WARNING: Duration = Duration::from_mins(1);
 /// Pages are kept so long for others.
 const PAGE_KEPT: u32 = 2 * ROUNDS;
 
@@ -37,7 +39,7 @@ impl Shard {
             return;
         }
         self.next_round = now + ROUND;
-        self.round = self.round + 1;
+        self.round += 1;
         self.groups.drop_pages_before(self.round.saturating_sub(PAGE_KEPT));
         let now = (self.env.now)();
         for token in ((self.round % ROUNDS)..number(self.streams.capacity())).step_by(ROUNDS as usize) {
@@ -47,6 +49,10 @@ impl Shard {
 
     fn look_at(&mut self, token: u32, now: Timestamp) {
         let Some(stream) = self.streams.get_mut(token as usize) else { return };
+        let quiet = self.round.saturating_sub(stream.wrote);
+        if stream.blocked && quiet >= if stream.leaving { LEAVE } else { STALL } {
+            return self.gone.push(token);
+        }
         let until = match stream.pass(now) {
             Pass::Good(until) => until,
             Pass::Over(ending) => return self.end(token, ending, RETRY_SPREAD_MS),
@@ -54,11 +60,7 @@ impl Shard {
         if until.is_some_and(|until| until <= now) {
             return self.end(token, Ending::Expired, RETRY_SPREAD_MS);
         }
-        let quiet = self.round.saturating_sub(stream.wrote);
         if stream.blocked {
-            if quiet >= STALL {
-                self.gone.push(token);
-            }
             return;
         }
         let number = stream.group;
