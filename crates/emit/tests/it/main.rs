@@ -5,6 +5,8 @@ mod consumer;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod publisher;
 #[cfg(test)]
 mod redis;

@@ -1,47 +1,12 @@
 //! The inbox in Redis, against a Redis of the test's own.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use redis::aio::MultiplexedConnection;
 use tidings_emit::{EventId, Once, OnceError, RedisInbox};
-use tokio::time::sleep;
+use tidings_rigs::Redis;
 
-struct Redis {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"]).arg(folder.path());
-        let child = command.stdout(Stdio::null()).spawn().expect("redis-server (Debian's package of that name)");
-        Self { child, port, _folder: folder }
-    }
-
-    /// Connects as soon as it listens.
-    async fn connect(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        for _ in 0..1_000 {
-            if let Ok(connection) = client.get_multiplexed_async_connection().await {
-                return connection;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("Redis does not listen");
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+async fn connect(redis: &Redis) -> MultiplexedConnection {
+    let client = redis::Client::open(redis.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
 }
 
 fn id(text: &str) -> EventId {
@@ -51,12 +16,12 @@ fn id(text: &str) -> EventId {
 #[tokio::test]
 async fn work_is_done_once_whichever_process_is_asked() {
     let redis = Redis::start();
-    let inbox = RedisInbox::new(redis.connect().await, "billing");
-    let other = RedisInbox::new(redis.connect().await, "billing");
+    let inbox = RedisInbox::new(connect(&redis).await, "billing");
+    let other = RedisInbox::new(connect(&redis).await, "billing");
     let done = inbox.once(&id("a"), async || Ok::<_, ()>(7)).await.unwrap();
     assert_eq!(done, Once::Done(7));
     assert_eq!(other.once(&id("a"), async || Ok::<_, ()>(8)).await.unwrap(), Once::Repeat);
-    let shipping = RedisInbox::new(redis.connect().await, "shipping");
+    let shipping = RedisInbox::new(connect(&redis).await, "shipping");
     assert_eq!(shipping.once(&id("a"), async || Ok::<_, ()>(9)).await.unwrap(), Once::Done(9));
 
     let failed = inbox.once(&id("b"), async || Err::<(), _>("no")).await;
@@ -69,7 +34,7 @@ async fn work_is_done_once_whichever_process_is_asked() {
     };
     assert_eq!(inbox.once(&id("b"), || again).await.unwrap(), Once::Done(1));
 
-    let mut connection = redis.connect().await;
+    let mut connection = connect(&redis).await;
     let left: i64 = redis::cmd("TTL").arg("tidings:inbox:billing:b").query_async(&mut connection).await.unwrap();
     assert!((172_700..=172_800).contains(&left), "{left}");
 }
@@ -77,8 +42,8 @@ async fn work_is_done_once_whichever_process_is_asked() {
 #[tokio::test]
 async fn a_claim_that_lapsed_is_not_confirmed_over_that_of_another() {
     let redis = Redis::start();
-    let inbox = RedisInbox::new(redis.connect().await, "billing");
-    let mut connection = redis.connect().await;
+    let inbox = RedisInbox::new(connect(&redis).await, "billing");
+    let mut connection = connect(&redis).await;
     let key = "tidings:inbox:billing:a";
     inbox
         .once(&id("a"), async || {

@@ -1,0 +1,57 @@
+//! A server that ends with the test that started it, however that ends.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// Runs the server until the standard input ends, which it does with the test.
+const KEEPER: &str = "\"$@\" & server=$!; read -r _; kill -KILL $server; wait $server";
+const START: Duration = Duration::from_secs(60);
+/// Between two looks at whether it is there.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A running server with a folder of its own, on a port of loopback.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    keeper: Child,
+    pub(crate) port: u16,
+    _folder: TempDir,
+}
+
+impl Kept {
+    /// Starts `program` with `arguments`; returns when it listens.
+    pub(crate) fn start(folder: TempDir, port: u16, program: &str, arguments: &[String]) -> Self {
+        let log = File::create(folder.path().join("log")).expect("a log file");
+        let mut command = Command::new("sh");
+        command.args(["-c", KEEPER, "keeper", program]).args(arguments);
+        command.stdin(Stdio::piped()).stdout(log.try_clone().expect("a log file")).stderr(log);
+        let keeper = command.spawn().expect("a shell");
+        let kept = Self { keeper, port, _folder: folder };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        for _ in 0..START.as_millis() / LOOK.as_millis() {
+            if TcpStream::connect(address).is_ok() {
+                return kept;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let log = std::fs::read_to_string(kept._folder.path().join("log")).unwrap_or_default();
+        panic!("{program} does not listen within {START:?}: {log}");
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A temporary folder named after the server, and a free port.
+pub(crate) fn place(name: &str) -> (TempDir, u16) {
+    let folder = tempfile::Builder::new().prefix(&format!("tidings-{name}-")).tempdir().expect("a temporary folder");
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    (folder, socket.local_addr().expect("an address").port())
+}

@@ -1,0 +1,52 @@
+//! A MariaDB of a test's own.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::keeper::{Kept, place};
+
+/// Where Debian keeps the statements that make the system tables.
+const SHARE: &str = "/usr/share/mysql";
+const SYSTEM: [&str; 3] = ["mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql"];
+const SMALL: [&str; 3] = ["--no-defaults", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M"];
+
+/// A running server with a database `shop` and a user `root` that needs no password. It does not sync.
+#[derive(Debug)]
+pub struct MariaDb(Kept);
+
+impl MariaDb {
+    /// Makes and starts one. Needs Debian's package `mariadb-server-core`.
+    pub fn start() -> Self {
+        let (folder, port) = place("mariadb");
+        let data = folder.path().join("data");
+        fs::create_dir(&data).expect("a data folder");
+        let mut arguments: Vec<String> = SMALL.map(str::to_owned).to_vec();
+        arguments.push(format!("--datadir={}", data.display()));
+        if rustix::process::geteuid().is_root() {
+            arguments.push("--user=root".to_owned());
+        }
+        let script = folder.path().join("system.sql");
+        let mut sql = "CREATE DATABASE mysql;\nCREATE DATABASE shop;\nUSE mysql;\nSET @auth_root_socket=NULL;\n".to_owned();
+        for name in SYSTEM {
+            sql += &fs::read_to_string(format!("{SHARE}/{name}")).expect("MariaDB's statements for its tables");
+        }
+        fs::write(&script, sql).expect("a script");
+        let made = Command::new("mariadbd")
+            .args(&arguments)
+            .arg("--bootstrap")
+            .stdin(fs::File::open(&script).expect("the script"))
+            .stdout(Stdio::null())
+            .output()
+            .expect("mariadbd (Debian's package mariadb-server-core)");
+        assert!(made.status.success(), "mariadbd --bootstrap: {}", String::from_utf8_lossy(&made.stderr));
+        arguments.push(format!("--socket={}", folder.path().join("socket").display()));
+        arguments.push(format!("--port={port}"));
+        arguments.extend(["--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=0"].map(str::to_owned));
+        Self(Kept::start(folder, port, "mariadbd", &arguments))
+    }
+
+    /// The URL of its database.
+    pub fn url(&self) -> String {
+        format!("mysql://root@127.0.0.1:{}/shop", self.0.port)
+    }
+}
