@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 /// Runs the server until the standard input ends, which it does with the test.
 const KEEPER: &str = "\"$@\" & server=$!; read -r _; kill -KILL $server; wait $server";
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// Between two looks at whether it is there.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(crate) struct Kept {
     keeper: Child,
     pub(crate) port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Kept {
@@ -29,7 +29,7 @@ impl Kept {
         command.args(["-c", KEEPER, "keeper", program]).args(arguments);
         command.stdin(Stdio::piped()).stdout(log.try_clone().expect("a log file")).stderr(log);
         let keeper = command.spawn().expect("a shell");
-        let kept = Self { keeper, port, _folder: folder };
+        let kept = Self { keeper, port, folder };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         for _ in 0..START.as_millis() / LOOK.as_millis() {
             if TcpStream::connect(address).is_ok() {
@@ -37,7 +37,7 @@ impl Kept {
             }
             std::thread::sleep(LOOK);
         }
-        let log = std::fs::read_to_string(kept._folder.path().join("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(kept.folder.path().join("log")).unwrap_or_default();
         panic!("{program} does not listen within {START:?}: {log}");
     }
 }

@@ -1,6 +1,7 @@
 //! A MariaDB of a test's own.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::keeper::{Kept, place};
@@ -9,6 +10,9 @@ use crate::keeper::{Kept, place};
 const SHARE: &str = "/usr/share/mysql";
 const SYSTEM: [&str; 3] = ["mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql"];
 const SMALL: [&str; 3] = ["--no-defaults", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M"];
+
+/// Where Debian keeps the program: not on everybody's search path.
+const PROGRAM: &str = "/usr/sbin/mariadbd";
 
 /// A running server with a database `shop` and a user `root` that needs no password. It does not sync.
 #[derive(Debug)]
@@ -26,12 +30,14 @@ impl MariaDb {
             arguments.push("--user=root".to_owned());
         }
         let script = folder.path().join("system.sql");
-        let mut sql = "CREATE DATABASE mysql;\nCREATE DATABASE shop;\nUSE mysql;\nSET @auth_root_socket=NULL;\n".to_owned();
+        let mut sql =
+            "CREATE DATABASE mysql;\nCREATE DATABASE shop;\nUSE mysql;\nSET @auth_root_socket=NULL;\n".to_owned();
         for name in SYSTEM {
             sql += &fs::read_to_string(format!("{SHARE}/{name}")).expect("MariaDB's statements for its tables");
         }
         fs::write(&script, sql).expect("a script");
-        let made = Command::new("mariadbd")
+        let program = if Path::new(PROGRAM).exists() { PROGRAM } else { "mariadbd" };
+        let made = Command::new(program)
             .args(&arguments)
             .arg("--bootstrap")
             .stdin(fs::File::open(&script).expect("the script"))
@@ -42,7 +48,7 @@ impl MariaDb {
         arguments.push(format!("--socket={}", folder.path().join("socket").display()));
         arguments.push(format!("--port={port}"));
         arguments.extend(["--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=0"].map(str::to_owned));
-        Self(Kept::start(folder, port, "mariadbd", &arguments))
+        Self(Kept::start(folder, port, program, &arguments))
     }
 
     /// The URL of its database.

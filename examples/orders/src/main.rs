@@ -1,0 +1,26 @@
+//! An API whose mutations emit events in their own transaction, and a subscriber that receives them. Two roles of one
+//! program, as two services would be: `orders api`, `orders subscriber`. `examples/orders/run` starts both, and all around.
+
+mod answer;
+mod api;
+mod subscriber;
+
+use std::env;
+
+use anyhow::{Context as _, Result, bail};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let setting = |name: &str| env::var(name).with_context(|| format!("the variable {name} is not set"));
+    let database = PgPool::connect(&setting("DATABASE_URL")?).await.context("the database")?;
+    let router = match env::args().nth(1).as_deref() {
+        Some("api") => api::router(database).await?,
+        Some("subscriber") => subscriber::router(database, &setting("WEBHOOK_SECRET")?).await?,
+        _ => bail!("orders api | orders subscriber, with DATABASE_URL and LISTEN, and WEBHOOK_SECRET for the latter"),
+    };
+    let socket = TcpListener::bind(setting("LISTEN")?).await?;
+    println!("listening on http://{}", socket.local_addr()?);
+    Ok(axum::serve(socket, router).await?)
+}

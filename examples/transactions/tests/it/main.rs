@@ -1,0 +1,6 @@
+//! The laws of `tidings_emit::sqlx`, on each database that it knows.
+
+#[cfg(test)]
+mod engines;
+#[cfg(test)]
+mod laws;
