@@ -36,6 +36,12 @@ class Verification(unittest.TestCase):
             with self.assertRaisesRegex(VerificationError, name.lower()):
                 Verifier(SECRET).verify(fewer, b"{}")
 
+    def test_headers_that_are_no_text_are_refused_like_any_other(self):
+        headers = sign(SECRET, "e1", int(time.time()), b"{}")
+        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"]:
+            changed = {**headers, name: headers[name] + "\udc80"}
+            self.assertRaises(VerificationError, Verifier(SECRET).verify, changed, b"{}")
+
     def test_while_secrets_rotate_either_fits(self):
         other = "whsec_" + "A" * 43
         headers = sign(other, "e1", int(time.time()), b"{}")
