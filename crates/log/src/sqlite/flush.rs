@@ -87,14 +87,15 @@ impl Writer {
         }
     }
 
-    /// How long to wait for tasks while the index is behind: not at all, but for a moment while the helper is at work.
+    /// How long to wait for tasks while the index is behind: not at all, but for a moment while another thread is at work.
     pub(crate) fn index_wait(&self) -> Option<Duration> {
         if self.flush.failed {
             None
         } else if self.index_pending() {
             Some(Duration::ZERO)
         } else {
-            (self.flush.sorting.is_some() || self.merging.is_waiting()).then_some(HELPING)
+            let others_work = self.flush.sorting.is_some() || self.merging.is_waiting() || self.backfill.is_some();
+            others_work.then_some(HELPING)
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod append;
 mod apply;
+mod backfill;
 pub(crate) mod block;
 pub(crate) mod connection;
 mod filter;
@@ -29,6 +30,7 @@ mod start;
 mod trim;
 mod writer;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -41,6 +43,7 @@ use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tokio::sync::oneshot;
 
+use backfill::Backfill;
 pub use connection::OpenError;
 pub use measures::{Measures, Watch};
 use pool::Pool;
@@ -91,7 +94,9 @@ pub struct SqliteStore {
     writer: Mutex<Option<JoinHandle<Connection>>>,
     sealer: Mutex<Option<JoinHandle<()>>>,
     /// Released when the store is dropped.
-    _lock: std::fs::File,
+    _lock: File,
+    /// Open until no connection is left: see [`Backfill`].
+    _file: Arc<File>,
 }
 
 /// The path of the log in a data folder.
@@ -100,7 +105,7 @@ pub fn log_path(folder: &Path) -> PathBuf {
 }
 
 /// Takes the folder for this process alone.
-fn lock(folder: &Path) -> Result<std::fs::File, OpenError> {
+fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join(LOCK_FILE);
     let io = |cause: std::io::Error| OpenError::Io { path: path.display().to_string(), cause: cause.to_string() };
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
@@ -118,9 +123,12 @@ impl SqliteStore {
         connection::rewrite_wal(&path).map_err(io)?;
         let connection = connection::open_writer(&path, synchronous)?;
         // The names of new files are durable before anything in them is.
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        let file = Arc::new(File::options().read(true).write(true).open(&path).map_err(io)?);
+        let backfill = Backfill::open(&path, Arc::clone(&file), synchronous)?;
+        let backfill = Pool::start("tidings-checkpoint", vec![backfill]).map_err(io)?;
         let helper = Pool::start("tidings-helper", vec![connection::open_reader(&path)?]).map_err(io)?;
-        let shared = Arc::new(Shared::new(folder.to_path_buf(), helper));
+        let shared = Arc::new(Shared::new(folder.to_path_buf(), helper, backfill));
         let found = start::load(&connection, &shared)?;
         let readers =
             (0..READERS).map(|_| Reader::open(&path, Arc::clone(&shared))).collect::<Result<Vec<_>, OpenError>>()?;
@@ -132,7 +140,8 @@ impl SqliteStore {
             .name("tidings-sealer".to_owned())
             .spawn(move || seal::run(&Arc::clone(&sealer.shared), &sealer))
             .map_err(io)?;
-        Ok(Self { shared, readers, writer: Mutex::new(Some(writer)), sealer: Mutex::new(Some(sealer)), _lock: lock })
+        let (writer, sealer) = (Mutex::new(Some(writer)), Mutex::new(Some(sealer)));
+        Ok(Self { shared, readers, writer, sealer, _lock: lock, _file: file })
     }
 
     /// For who watches the engine.
@@ -292,6 +301,10 @@ impl Store for SqliteStore {
         let _ = self.sealer.lock().take().map(JoinHandle::join);
         self.readers.stop();
         self.shared.helper.stop();
+        self.shared.backfill.stop();
+        if let Some(connection) = connection.as_ref().filter(|_| self.shared.unfenced().is_err()) {
+            connection::close_without_checkpoint(connection);
+        }
         // The last connection to close, and the only one that may write, folds the WAL into the file.
         drop(connection);
     }

@@ -13,6 +13,7 @@ use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tokio::sync::watch;
 
+use super::backfill::Backfill;
 use super::group::{End, Group};
 use super::measures::Meter;
 use super::pool::Pool;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) runs: Runs,
     /// Sorts, merges and frees what would hold up the writer.
     pub(crate) helper: Pool<Connection>,
+    /// Makes the checkpoints that would hold up the writer.
+    pub(crate) backfill: Pool<Backfill>,
     tenants: RwLock<Tenants>,
     sealer: Sealer,
     fence: watch::Sender<Option<Arc<str>>>,
@@ -69,7 +72,7 @@ struct Sealer {
 }
 
 impl Shared {
-    pub(crate) fn new(folder: PathBuf, helper: Pool<Connection>) -> Self {
+    pub(crate) fn new(folder: PathBuf, helper: Pool<Connection>, backfill: Pool<Backfill>) -> Self {
         Self {
             folder,
             queue: Queue::default(),
@@ -78,6 +81,7 @@ impl Shared {
             index: RwLock::default(),
             runs: Runs::default(),
             helper,
+            backfill,
             tenants: RwLock::default(),
             sealer: Sealer::default(),
             fence: watch::Sender::new(None),
@@ -225,11 +229,16 @@ impl Shared {
         self.queue.close();
     }
 
-    pub(crate) fn fenced_reason(&self) -> Unavailable {
+    /// An error once the store is fenced.
+    pub(crate) fn unfenced(&self) -> Result<(), Unavailable> {
         match &*self.fence.borrow() {
-            Some(reason) => Unavailable::Fenced(Arc::clone(reason)),
-            None => Unavailable::Trouble("the log is closed".into()),
+            Some(reason) => Err(Unavailable::Fenced(Arc::clone(reason))),
+            None => Ok(()),
         }
+    }
+
+    pub(crate) fn fenced_reason(&self) -> Unavailable {
+        self.unfenced().err().unwrap_or_else(|| Unavailable::Trouble("the log is closed".into()))
     }
 
     /// Whatever is still queued gets an answer, not silence.

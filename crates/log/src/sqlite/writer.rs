@@ -8,8 +8,9 @@ use rusqlite::Connection;
 use tidings_core::time::Timestamp;
 
 use super::Shared;
+use super::backfill::Running;
 use super::block;
-use super::connection::{BUSY_TIMEOUT, classify, close_without_checkpoint};
+use super::connection::{BUSY_TIMEOUT, classify};
 use super::flush::Flush;
 use super::group::Group;
 use super::heads::HeadCache;
@@ -26,6 +27,8 @@ use crate::store::{CommitError, Refusal, Unavailable, Write, Written};
 const IDLE: Duration = Duration::from_millis(250);
 /// A checkpoint is made when about so much was written since the last.
 const CHECKPOINT_BYTES: usize = 4 << 20;
+/// With so much in the WAL that is not in the file, the writer waits for the checkpoint.
+const WAL_BYTES_MAX: usize = 8 * CHECKPOINT_BYTES;
 /// What a commit writes beside its rows: the pages at the right edges.
 const COMMIT_BYTES: usize = 3 * 4096;
 /// Appends are refused when less than this, or 5 % of a small disk, is free: what is being delivered needs room.
@@ -47,6 +50,7 @@ pub(crate) struct Writer {
     /// How far each tenant's history was looked through for what may go.
     pub(crate) history_walked: HashMap<Tenant, i64>,
     unchecked_bytes: usize,
+    pub(crate) backfill: Option<Running>,
     commits: u32,
     pub(crate) disk_full: bool,
     failing: bool,
@@ -105,6 +109,7 @@ impl Writer {
             requests_swept: Timestamp::from_millis(0),
             history_walked: HashMap::default(),
             unchecked_bytes: 0,
+            backfill: None,
             commits: 0,
             disk_full: false,
             failing: false,
@@ -126,7 +131,6 @@ impl Writer {
                 Work::Closed => break,
             };
             if let Err(unavailable @ Unavailable::Fenced(_)) = outcome {
-                close_without_checkpoint(&self.connection);
                 self.shared.fence(&unavailable);
                 break;
             }
@@ -203,7 +207,9 @@ impl Writer {
             failed = self.index_slice().map_err(|error| classify(&error)).err();
         }
         if failed.is_none() {
-            failed = self.run_cached("COMMIT").map_err(|error| classify(&error)).err();
+            // Another thread's sync may have failed meanwhile.
+            let commit = || self.run_cached("COMMIT").map_err(|error| classify(&error));
+            failed = self.shared.unfenced().and_then(|()| commit()).err();
         }
         let Some(failed) = failed else {
             self.index_committed();
@@ -289,10 +295,27 @@ impl Writer {
             self.look_at_disk();
         }
         self.flush_pace();
+        self.shorten_wal()
+    }
+
+    /// Has what is in the WAL taken into the file when it is much, by another thread but for the end. Nothing else touches
+    /// the file meanwhile: what fails to be synced must not be synced again.
+    fn shorten_wal(&mut self) -> Result<(), Unavailable> {
+        let ended = self.backfill_ended(self.unchecked_bytes >= WAL_BYTES_MAX)?;
+        if self.backfill.is_some() {
+            return Ok(());
+        }
         if self.erased {
             return self.empty_wal();
         }
-        if self.unchecked_bytes >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
+        if ended {
+            return self.checkpoint();
+        }
+        if self.unchecked_bytes >= CHECKPOINT_BYTES {
+            self.unchecked_bytes = 0;
+            self.backfill_begin();
+        }
+        Ok(())
     }
 
     /// Takes what was erased out of the WAL too. A reader in the middle of it puts that off to the next commit.
@@ -314,15 +337,13 @@ impl Writer {
 
     fn idle(&mut self) -> Result<(), Unavailable> {
         self.look_at_disk();
-        if self.erased {
-            self.empty_wal()?;
-        }
         self.flush_begin(1);
         self.go_on()
     }
 
-    /// Uses a moment without tasks for the index.
+    /// Uses a moment without tasks for the index, and for what other threads have done.
     fn go_on(&mut self) -> Result<(), Unavailable> {
+        self.shorten_wal()?;
         self.flush_receive();
         self.merging.receive();
         if self.index_pending() { self.commit(Vec::new()) } else { Ok(()) }
