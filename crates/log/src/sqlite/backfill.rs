@@ -73,7 +73,7 @@ impl Backfill {
 }
 
 impl Writer {
-    /// Has the other thread take over what is committed, unless it is at it.
+    /// Has the other thread take over what is committed: one run at a time.
     pub(crate) fn backfill_begin(&mut self) {
         let (sender, receiver) = channel();
         let shared = Arc::clone(&self.shared);
