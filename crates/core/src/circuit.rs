@@ -163,6 +163,11 @@ impl Circuit {
         self.proven
     }
 
+    /// Takes it that the last attempt succeeded, if none is known to have failed since: a restart forgets successes.
+    pub fn trust(&mut self) {
+        self.proven |= self.failures == 0;
+    }
+
     /// Most attempts in flight that the subscriber has earned.
     pub fn allowance(&self) -> usize {
         self.allowance
@@ -286,6 +291,17 @@ mod tests {
         assert_eq!(circuit.allowance(), 8);
         circuit.succeeded();
         assert_eq!(circuit.allowance(), 9);
+    }
+
+    #[test]
+    fn who_failed_last_is_not_trusted_after_a_restart() {
+        let mut circuit = Circuit::default();
+        assert!(!circuit.is_proven());
+        circuit.trust();
+        assert!(circuit.is_proven());
+        fail(&mut circuit, 0);
+        circuit.trust();
+        assert!(!circuit.is_proven());
     }
 
     #[test]

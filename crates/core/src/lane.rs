@@ -14,10 +14,14 @@
 //!    else a crash could bring the dead one back behind its successor.
 //! 4. A failed attempt is committed, in a row, before the next one is sent: a crash forgets one attempt at the most.
 //! 5. A blocked aggregate costs one row, whatever is published to it.
+//! 6. A [careful](Lane::be_careful) lane counts an attempt before it is made: an event at which the process ends uses its
+//!    attempts up.
 
 mod acks;
+mod careful;
 mod chain;
 mod changes;
+mod choice;
 mod item;
 mod settle;
 mod terms;
@@ -67,6 +71,10 @@ pub struct Lane {
     ready: BTreeSet<Offset>,
     /// What may go at its time.
     due: BTreeSet<(Timestamp, Offset)>,
+    /// Counts attempts before they are made.
+    careful: bool,
+    /// Those that are counted and not made yet.
+    counting: BTreeSet<Offset>,
     /// Whose followers are to be read again.
     follows: BTreeSet<Offset>,
     /// What the next changes must tell.
@@ -117,6 +125,8 @@ impl Lane {
             chains: HashMap::default(),
             ready: BTreeSet::new(),
             due: BTreeSet::new(),
+            careful: false,
+            counting: BTreeSet::new(),
             follows: BTreeSet::new(),
             changed: BTreeSet::new(),
             stood: false,
@@ -144,6 +154,7 @@ impl Lane {
         let (offset, followers, settled) = (row.offset, row.followers, row.state == RowState::Settled);
         self.parked += usize::from(row.state == RowState::Parked);
         self.insert(offset, Item::restored(row, key));
+        self.under_way_again(offset);
         let key = self.items.get(&offset).and_then(|item| item.key);
         if let Some(chain) = key.and_then(|key| self.chains.get_mut(&key))
             // What lies above the cursor is offered again.
@@ -206,11 +217,17 @@ impl Lane {
         if !self.has_room(now) {
             return None;
         }
-        let offset = if self.standing.circuit.probe().is_some() { self.probe() } else { self.oldest() }?;
         if self.bucket.as_mut().is_some_and(|bucket| bucket.next(now) > now) {
             return None;
         }
-        self.ready.remove(&offset);
+        let offset = loop {
+            let offset = self.choose()?;
+            self.ready.remove(&offset);
+            if !self.count_first(offset, now) {
+                break offset;
+            }
+        };
+        self.counting.remove(&offset);
         let item = self.items.get_mut(&offset)?;
         item.stage = Stage::Sending;
         item.unsettled = true;
@@ -223,7 +240,7 @@ impl Lane {
         if let Some(bucket) = &mut self.bucket {
             bucket.take();
         }
-        Some(Send { offset, attempt: item.attempts + 1, replay: item.replay.clone() })
+        Some(Send { offset, attempt: item.made(), replay: item.replay.clone() })
     }
 
     /// Whether nothing is sent: before a jump is committed, for a crash could bring back what was jumped over.
@@ -243,36 +260,6 @@ impl Lane {
 
     fn concurrency(&self) -> usize {
         self.settings.max_concurrency.min(self.standing.circuit.allowance()).max(1)
-    }
-
-    fn is_sendable(&self, offset: Offset) -> bool {
-        self.items.get(&offset).is_some_and(Item::may_go) && self.is_first(offset)
-    }
-
-    /// The oldest event that may be sent. Others are promoted again once nothing stands in their way.
-    fn oldest(&mut self) -> Option<Offset> {
-        let replays_wait = self.replaying >= (self.concurrency() / 5).max(1);
-        let mut after = Offset(0);
-        while let Some(&offset) = self.ready.range(after..).next() {
-            if !self.is_sendable(offset) {
-                self.ready.remove(&offset);
-            } else if replays_wait && self.items.get(&offset).is_some_and(|item| item.replay.is_some()) {
-                // Live traffic has the rest of the room.
-                after = offset.next();
-            } else {
-                return Some(offset);
-            }
-        }
-        None
-    }
-
-    /// The event that a probe is made with: of those that may be sent the one with the fewest attempts, the oldest first.
-    fn probe(&mut self) -> Option<Offset> {
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.retain(|offset| self.is_sendable(*offset));
-        self.ready = ready;
-        let attempts = |offset: &&Offset| self.items.get(offset).map_or(u32::MAX, |item| item.attempts);
-        self.ready.iter().min_by_key(attempts).copied()
     }
 
     /// When [`Lane::next`] should be asked again, if nothing else happens before. Ask it until it says no first.
@@ -331,6 +318,11 @@ impl Lane {
         if self.settings.rate == Some(left.rate()) {
             self.bucket = Some(left);
         }
+    }
+
+    /// Takes it that the subscriber is well if nothing else is known: it got something before the process started.
+    pub fn trust(&mut self) {
+        self.standing.circuit.trust();
     }
 
     /// How the subscription stands.

@@ -1,6 +1,7 @@
 //! An HTTP/1.1 answer, read piece by piece; pure (RFC 9112). Strict: what two readers could frame differently is refused.
 
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
 use memchr::memmem;
 
@@ -222,11 +223,14 @@ impl Answer {
     }
 }
 
+/// The end of a line and an empty one; prepared, for every answer is looked through.
+static EMPTY_LINE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\r\n\r\n"));
+
 /// Where the empty line ends that ends a head.
 fn end_of_head(input: &[u8], scanned: usize) -> Option<usize> {
     // An end may have begun within what was looked at.
     let from = scanned.saturating_sub(3);
-    memmem::find(&input[from..], b"\r\n\r\n").map(|at| from + at + 4)
+    EMPTY_LINE.find(&input[from..]).map(|at| from + at + 4)
 }
 
 fn number(text: &[u8]) -> Option<u64> {

@@ -5,6 +5,11 @@
 pub struct Lines(Vec<u8>);
 
 impl Lines {
+    /// No lines yet, with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     /// Adds a header; `false` if the name is no token or the value is not visible ASCII, with spaces within.
     #[must_use = "a header that is refused is not sent"]
     pub fn push(&mut self, name: &str, value: &[u8]) -> bool {

@@ -123,6 +123,8 @@ pub struct Totals {
     pub states: [u64; 3],
     /// Attempts since the start: delivered, failed.
     pub attempts: [u64; 2],
+    /// Lanes and sweepers that panicked since the start, and began again.
+    pub panics: u64,
     /// Of the deliveries of the last minute: how many, and the milliseconds from record to success of all of them.
     pub recent: (u64, u64),
 }
@@ -177,6 +179,12 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// Has every attempt counted, in a commit of its own, before it is made, until then: the process ended twice in a
+    /// short time, and an event may be what it ended at.
+    pub fn be_careful(&self, until: Timestamp) {
+        self.shards.iter().for_each(|shard| shard.be_careful(until));
     }
 
     /// Begins to deliver what comes, once those subscriptions that are known are added.
@@ -237,6 +245,7 @@ impl Totals {
             in_flight: self.in_flight + other.in_flight,
             states: std::array::from_fn(|state| self.states[state] + other.states[state]),
             attempts: add(self.attempts, other.attempts),
+            panics: self.panics + other.panics,
             recent: (self.recent.0 + other.recent.0, self.recent.1 + other.recent.1),
         }
     }

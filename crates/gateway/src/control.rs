@@ -7,6 +7,7 @@ pub(crate) mod replays;
 pub(crate) mod sealing;
 pub(crate) mod seats;
 pub(crate) mod socket;
+pub(crate) mod starts;
 pub(crate) mod tickets;
 pub(crate) mod webhooks;
 

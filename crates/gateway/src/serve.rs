@@ -33,7 +33,7 @@ use crate::control::audit::Actor;
 use crate::control::keys::{Keys, Principal};
 use crate::control::tickets::Tickets;
 use crate::control::webhooks::Webhooks;
-use crate::control::{sealing, socket};
+use crate::control::{sealing, socket, starts};
 use crate::telemetry::requests::Requests;
 
 /// Where the key that signs heads of the chain is kept, sealed.
@@ -79,6 +79,11 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let lanes = means::Lanes::start(threads)?;
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
     let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
+    let now = clock::now();
+    if starts::begin(&*store, now).await? {
+        tracing::warn!("two starts within a minute after unclean ends: attempts are counted before they are made");
+        dispatcher.be_careful(now.plus(starts::CAREFUL));
+    }
     let keys = Keys::load(&*store).await?;
     let (relays, outboxes) = outboxes::open(&settings, &store).await?;
     let app = Arc::new(App {
@@ -92,7 +97,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         phase: phase_watch.clone(),
         streams: start_streams(&store, threads)?,
         seats: Arc::default(),
-        started: clock::now(),
+        started: now,
         requests: Requests::default(),
         outboxes,
         watch,

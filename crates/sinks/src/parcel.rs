@@ -1,9 +1,14 @@
 //! What a sink is given.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use memchr::memmem;
 use tidings_core::event::{EventType, Header};
 use tidings_core::id::EventId;
+
+/// Where the name of a trace context stands in a header; prepared, for every attempt looks for it.
+static TRACEPARENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"traceparent\""));
 
 /// One attempt of one delivery.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +33,7 @@ impl Parcel<'_> {
     /// The W3C trace context that the producer gave, if any.
     pub fn traceparent(&self) -> Option<Box<str>> {
         // Most events have none, and then the header need not be parsed.
-        memmem::find(self.header, b"\"traceparent\"")?;
+        TRACEPARENT.find(self.header)?;
         let header = Header::parse(self.header).ok()?;
         header.metadata.into_iter().find(|(name, _)| &**name == "traceparent").map(|(_, value)| value)
     }

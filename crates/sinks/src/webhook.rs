@@ -20,6 +20,9 @@ pub use headers::{HEADERS_MAX, Headers, VALUE_BYTES_MAX, check_header};
 
 const AGENT: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 
+/// Room for what differs from one request to the next, as it usually is.
+const LINES_BYTES: usize = 512;
+
 /// The wire form of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -95,7 +98,7 @@ impl Webhook {
 
     /// What differs from one request to the next; `None` if the stored event cannot be read.
     fn request(&self, parcel: &Parcel<'_>, now: Timestamp) -> Option<(Lines, Bytes)> {
-        let mut lines = Lines::default();
+        let mut lines = Lines::with_capacity(LINES_BYTES);
         let body = self.body(parcel, &mut lines)?;
         let seconds = now.as_millis().div_euclid(1000);
         let signature = self.signer.sign(parcel.id.as_str(), seconds, &body);

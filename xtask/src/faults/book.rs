@@ -33,8 +33,8 @@ pub(super) struct Hook {
     last_of_key: HashMap<u32, u32>,
     /// Every post.
     pub posts: u64,
-    /// When something came that had been accepted, or whose attempt had come before.
-    pub repeats: Vec<Instant>,
+    /// When something came that had been accepted, or whose attempt had come before, and what.
+    pub repeats: Vec<(Instant, Mark)>,
     faults: u64,
     told: Vec<String>,
 }
@@ -151,7 +151,7 @@ impl Hook {
             return;
         };
         if seen.accepted || attempt <= seen.attempt {
-            self.repeats.push(now);
+            self.repeats.push((now, mark));
         }
         seen.attempt = seen.attempt.max(attempt);
         if seen.print != print {

@@ -7,9 +7,10 @@ use super::clock;
 use super::http::Client;
 use super::server::{Launch, free_address};
 use super::taker::{self, Post};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 /// The busiest second against the mean.
 const PEAK_MAX: f64 = 3.0;
 const STALLED: Duration = Duration::from_mins(1);
+const PORTS: std::ops::Range<u16> = 21_000..22_000;
 
 /// How many, and how much waits.
 #[derive(Debug, Clone, Args)]
@@ -42,14 +44,32 @@ struct Came {
     refused: u64,
 }
 
-/// Runs it.
+/// How the endpoint is down.
+#[derive(Debug, Clone, Copy)]
+enum Down {
+    /// It answers 503.
+    Answers,
+    /// Nobody listens: connections are refused.
+    Closed,
+}
+
+/// Runs it, for each way to be down.
 pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
-    let data = bench.path().join("data");
+    [Down::Answers, Down::Closed].into_iter().try_for_each(|down| run_one(bench, options, down))
+}
+
+fn run_one(bench: &mut Bench, options: &Options, down: Down) -> Result<()> {
+    let data = bench.path().join(format!("data-{down:?}"));
     let binary = bench.binary.clone();
     let server = Launch::plain(&binary, &data, free_address()?).start_ready()?;
     let came = Arc::new(Mutex::new(Came::default()));
-    let endpoint = taker::take(endpoint(Arc::clone(&came)))?;
-    create(server.address, endpoint, options.webhooks)?;
+    let listener = free_listener()?;
+    let address = listener.local_addr()?;
+    match down {
+        Down::Answers => taker::serve(listener, endpoint(Arc::clone(&came))),
+        Down::Closed => drop(listener),
+    }
+    create(server.address, address, options.webhooks)?;
     let lines: Vec<String> =
         (0..options.backlog).map(|n| json!({"eventType": "order.created", "data": n}).to_string()).collect();
     let kind = ["Content-Type: application/x-ndjson".to_owned()];
@@ -57,9 +77,19 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
     ensure!(reply.status == 201, "POST /events: {} {}", reply.status, reply.excerpt());
     thread::sleep(Duration::from_secs(options.down));
     lock(&came).back = Some(clock::now());
+    if let Down::Closed = down {
+        taker::serve(TcpListener::bind(address)?, endpoint(Arc::clone(&came)));
+    }
     let due = wait_all(&came, options.webhooks * options.backlog)?;
-    judge(bench, &came, due);
+    judge(bench, down, &came, due);
     server.stop()
+}
+
+/// A listener below the ports that the system gives to whoever connects: a connection to one of those, with nobody there,
+/// may meet itself.
+fn free_listener() -> Result<TcpListener> {
+    let found = PORTS.into_iter().find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    found.context("no free port")
 }
 
 fn endpoint(came: Arc<Mutex<Came>>) -> Arc<taker::Judge> {
@@ -91,7 +121,8 @@ fn wait_all(came: &Mutex<Came>, most: usize) -> Result<usize> {
     }
 }
 
-fn judge(bench: &mut Bench, came: &Mutex<Came>, count: usize) {
+fn judge(bench: &mut Bench, down: Down, came: &Mutex<Came>, count: usize) {
+    let name = |fact: &str| format!("{}_{fact}", format!("{down:?}").to_lowercase());
     let came = lock(came);
     let seconds = came.after.iter().map(|at| usize::try_from(at.as_secs()).unwrap_or(0));
     let last = seconds.clone().max().unwrap_or(0);
@@ -100,13 +131,13 @@ fn judge(bench: &mut Bench, came: &Mutex<Came>, count: usize) {
     let took = came.after.iter().max().map_or(0.0, Duration::as_secs_f64);
     let peak = f64::from(each.iter().copied().max().unwrap_or(0));
     let mean = f64::from(each.iter().sum::<u32>()) / took.max(1.0);
-    bench.report.fact("refused_while_down", came.refused);
-    bench.report.fact("came", count as u64);
-    bench.report.fact("seconds_until_all", format!("{took:.1}"));
-    bench.report.fact("each_second", Value::from(each));
-    bench.report.fact("peak_to_mean", format!("{:.2}", peak / mean));
+    bench.report.fact(&name("answered_while_down"), came.refused);
+    bench.report.fact(&name("came"), count as u64);
+    bench.report.fact(&name("seconds_until_all"), format!("{took:.1}"));
+    bench.report.fact(&name("each_second"), Value::from(each));
+    bench.report.fact(&name("peak_to_mean"), format!("{:.2}", peak / mean));
     if peak > PEAK_MAX * mean {
-        bench.report.violation(format!("a second with {peak} requests, {mean:.0} in the mean"));
+        bench.report.violation(format!("{down:?}: a second with {peak} requests, {mean:.0} in the mean"));
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `power` | the power: unsynced writes are gone or torn | everything acknowledged before is there |
 //! | `deliver` | the process, by `kill -9` with webhooks | each delivered, in order, signed; at most 256 repeated a webhook |
 //! | `blackholes` | thousands of endpoints, which never answer | the healthy ones' p99 at most doubles |
-//! | `herd` | a thousand endpoints, which come back together | no second above three times the mean |
+//! | `herd` | a thousand endpoints, which come back together after 503s or refused connections | no second above three times the mean |
 //! | `flip` | one bit of the closed database | `audit verify` names the event |
 //!
 //! `server` runs the program, `load` sends and repeats, `ledger` is what was promised, `oracle` judges the log; `strace`

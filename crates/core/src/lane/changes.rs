@@ -147,6 +147,7 @@ impl Lane {
     }
 
     fn remove(&mut self, offset: Offset) {
+        self.counting.remove(&offset);
         if let Some(item) = self.items.remove(&offset) {
             self.rows -= usize::from(item.kept != Kept::No);
             self.unsettled -= usize::from(item.unsettled);

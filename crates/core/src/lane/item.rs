@@ -48,7 +48,14 @@ pub(super) struct Item {
     pub(super) untold: bool,
     pub(super) reason: Box<str>,
     pub(super) replay: Option<Box<str>>,
+    /// When the attempt was counted that is made, or about to be.
+    pub(super) counted: Option<Timestamp>,
+    /// Attempts in a row whose process ended before their outcome was known: none, one, or more.
+    pub(super) lost: u8,
 }
+
+/// Why an attempt failed that was under way when the process ended.
+pub(super) const LOST: &str = "the process ended while it was sent";
 
 impl Item {
     pub(super) fn queued(key: Option<u64>) -> Self {
@@ -61,6 +68,8 @@ impl Item {
             untold: false,
             reason: Box::default(),
             replay: None,
+            counted: None,
+            lost: 0,
         }
     }
 
@@ -76,9 +85,13 @@ impl Item {
             RowState::Waiting => Stage::Waiting(row.due),
             RowState::Parked => Stage::Parked,
             RowState::Settled => Stage::Followed,
+            // As it was, until the shell says that it is lost.
+            RowState::Counted => Stage::Sending,
         };
-        let (attempts, reason, replay) = (row.attempts, row.reason, row.replay);
-        Self { attempts, stage, kept: Kept::Yes, reason, replay, ..Self::queued(key) }
+        let counted = Some(row.due).filter(|_| row.state == RowState::Counted);
+        let lost = if counted.is_some() { 1 + u8::from(&*row.reason == LOST) } else { 0 };
+        let (attempts, reason, replay, unsettled) = (row.attempts, row.reason, row.replay, counted.is_some());
+        Self { attempts, stage, kept: Kept::Yes, unsettled, reason, replay, counted, lost, ..Self::queued(key) }
     }
 
     /// Whether an attempt may be made, its aggregate and the time permitting: a failure must be committed first.
@@ -88,6 +101,11 @@ impl Item {
             Stage::Waiting(_) => self.kept == Kept::Yes,
             _ => false,
         }
+    }
+
+    /// Attempts made, with the one under way if `counted` says so.
+    pub(super) fn made(&self) -> u32 {
+        self.attempts + u32::from(self.counted.is_none())
     }
 
     /// Whether nothing is left to do but to commit that.
@@ -100,12 +118,15 @@ impl Item {
         let (state, due) = match self.stage {
             Stage::Parked => (RowState::Parked, Timestamp::default()),
             Stage::Followed => (RowState::Settled, Timestamp::default()),
+            Stage::Waiting(_) | Stage::Sending if self.counted.is_some() => {
+                (RowState::Counted, self.counted.unwrap_or_default())
+            }
             Stage::Waiting(due) => (RowState::Waiting, due),
             _ => (RowState::Waiting, Timestamp::default()),
         };
         let reason = match self.stage {
             Stage::Queued => "waits for an earlier event of its aggregate".into(),
-            Stage::Sending => "waits for an answer".into(),
+            Stage::Sending if self.counted.is_none() => "waits for an answer".into(),
             _ => self.reason.clone(),
         };
         Row { offset, attempts: self.attempts, due, reason, state, followers, replay: self.replay.clone() }

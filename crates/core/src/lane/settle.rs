@@ -46,15 +46,15 @@ impl Lane {
             Outcome::Delivered(_) => self.delivered(offset),
             Outcome::Retry { reason, retry_after, .. } => {
                 let at_least = asked_for(retry_after);
-                let attempts = self.items.get(&offset).map_or(0, |item| item.attempts);
-                let due = self.settings.schedule.due(attempts + 1, attempted.ended, jitter, retry_after);
+                let made = self.items.get(&offset).map_or(1, Item::made);
+                let due = self.settings.schedule.due(made, attempted.ended, jitter, retry_after);
                 self.circuit_failed(attempted, &reason, at_least, jitter);
                 self.failed(offset, reason, due);
             }
             Outcome::Reject { reason, .. } => self.failed(offset, reason, None),
             Outcome::Gone { .. } => {
-                let attempts = self.items.get(&offset).map_or(0, |item| item.attempts);
-                let due = self.settings.schedule.due(attempts + 1, attempted.ended, jitter, None);
+                let made = self.items.get(&offset).map_or(1, Item::made);
+                let due = self.settings.schedule.due(made, attempted.ended, jitter, None);
                 self.deactivate("status 410: the endpoint says that it is gone".into(), attempted);
                 self.failed(offset, "status 410".into(), due);
             }
@@ -69,6 +69,8 @@ impl Lane {
             return;
         }
         let Some(item) = self.items.get_mut(&offset) else { return };
+        item.attempts = item.made() - 1;
+        item.counted = None;
         item.stage = Stage::Waiting(until);
         self.rows += usize::from(item.kept == Kept::No);
         item.kept = Kept::Dirty;
@@ -76,7 +78,7 @@ impl Lane {
     }
 
     /// Ends an attempt; answers whether there was one.
-    fn land(&mut self, offset: Offset) -> bool {
+    pub(super) fn land(&mut self, offset: Offset) -> bool {
         let Some(item) = self.items.get(&offset).filter(|item| item.stage == Stage::Sending) else { return false };
         if let Some(chain) = item.key.and_then(|key| self.chains.get_mut(&key)) {
             chain.in_flight = false;
@@ -106,10 +108,11 @@ impl Lane {
         self.changed.insert(offset);
     }
 
-    fn failed(&mut self, offset: Offset, reason: Box<str>, due: Option<Timestamp>) {
+    pub(super) fn failed(&mut self, offset: Offset, reason: Box<str>, due: Option<Timestamp>) {
         let parks = self.settings.on_exhausted == OnExhausted::Park;
         let Some(item) = self.items.get_mut(&offset) else { return };
-        item.attempts += 1;
+        item.attempts = item.made();
+        (item.counted, item.lost) = (None, 0);
         item.reason = reason;
         self.changed.insert(offset);
         item.stage = match due {
@@ -148,6 +151,7 @@ impl Lane {
         if matches!(self.standing.status, Status::Deactivated { .. }) {
             return;
         }
+        self.hold();
         self.standing.status = Status::Deactivated { since: attempted.ended, reason: reason.clone() };
         self.stood = true;
         if attempted.about != About::Itself {
@@ -158,6 +162,7 @@ impl Lane {
     /// Sends nothing more until it is resumed.
     pub fn pause(&mut self, now: Timestamp) {
         if self.standing.is_active() {
+            self.hold();
             self.standing.status = Status::Paused { since: now };
             self.stood = true;
         }
@@ -197,6 +202,7 @@ impl Lane {
         self.chains.clear();
         self.ready.clear();
         self.due.clear();
+        self.counting.clear();
         self.follows.clear();
         (self.rows, self.unsettled, self.parked, self.let_go) = (0, 0, 0, 0);
         for (offset, item) in items {
@@ -270,6 +276,7 @@ impl Lane {
         let of_it = |item: &Item| item.replay.as_deref() == Some(replay) && matches!(item.stage, Stage::Waiting(_));
         let offsets: Vec<_> = self.items.iter().filter(|(_, item)| of_it(item)).map(|(offset, _)| *offset).collect();
         for offset in offsets {
+            self.counting.remove(&offset);
             let done = self.unchain(offset);
             if let Some(item) = self.items.get_mut(&offset) {
                 item.stage = if done { Stage::Delivered } else { Stage::Followed };

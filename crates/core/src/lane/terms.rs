@@ -117,6 +117,8 @@ pub enum RowState {
     Parked,
     /// It is settled; only what follows it is not.
     Settled,
+    /// An attempt was counted before it was made, and how that ended is not known. It was counted when it was `due`.
+    Counted,
 }
 
 /// A delivery that is not settled although the cursor is, or may come to be, past it.

@@ -220,13 +220,14 @@ impl World {
             *self.excused.entry(*offset).or_default() += u32::from(!self.is_told(*offset));
         }
         self.lane = reopened(&self.disk, &self.settings, &self.keys, self.now);
+        self.lane.be_careful(self.chance.one_in(2));
     }
 
     /// Whether the disk says that an event needs no attempt for now.
     fn is_told(&self, offset: Offset) -> bool {
         let waits = |row: &Row| {
             let follows = row.followers.is_some_and(|after| offset > after && offset <= self.disk.cursor);
-            (row.offset == offset && row.state == RowState::Waiting)
+            (row.offset == offset && matches!(row.state, RowState::Waiting | RowState::Counted))
                 || (follows && self.key(row.offset).is_some() && self.key(row.offset) == self.key(offset))
         };
         if self.disk.rows.values().any(waits) {
@@ -286,7 +287,11 @@ fn reopened(disk: &Disk, settings: &Settings, keys: &[Option<u64>], now: Timesta
     let rows = disk.rows.values().map(|row| (row.clone(), keys[usize::try_from(row.offset.0).unwrap()]));
     let acks = Acks::from_bytes(disk.cursor, &disk.acked);
     let standing = Standing { status: Status::Active, ..disk.standing.clone() };
-    Lane::new(settings.clone(), standing, disk.cursor, acks, rows, now)
+    let mut lane = Lane::new(settings.clone(), standing, disk.cursor, acks, rows, now);
+    for lost in lane.in_doubt() {
+        lane.lost(lost.offset, now, 0.0);
+    }
+    lane
 }
 
 fn run(seeds: std::ops::Range<u64>, crashes: bool) {

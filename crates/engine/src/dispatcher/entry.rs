@@ -18,6 +18,7 @@ use super::{LaneStatus, Subscription, Totals};
 pub(super) const INBOX_MAX: usize = 1_024;
 
 /// A subscription.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all go together in any way")]
 pub(super) struct Entry {
     pub(super) subscription: Arc<Subscription>,
     pub(super) slot: u8,
@@ -25,6 +26,8 @@ pub(super) struct Entry {
     pub(super) dead: u64,
     /// The log keeps replays of it that are under way.
     pub(super) replays: bool,
+    /// It was there when the process started, and has had no lane since.
+    pub(super) loaded: bool,
     /// Nothing through here is put to it. While it has no lane and is active, it is settled through its tenant's place.
     pub(super) since: Offset,
     /// Whether the log keeps a progress of its own for it, and the cursor in that.

@@ -11,7 +11,7 @@ use tidings_core::lane::{Changes, Notice, Outcome};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::store::{Attempt, Document, Expect, Kind, Letter, Owner, Settle};
-use tidings_log::{CommitError, Write};
+use tidings_log::{CommitError, Event, Write};
 
 use super::attempt::Attempted;
 use super::notice::{Failed, Notices};
@@ -70,11 +70,7 @@ impl Ledger {
         let answer = outcome.answer();
         match (outcome.reason(), &attempted.event) {
             (Some(_), Some(event)) => {
-                let failed = || Failed {
-                    event_type: event.subject.event_type.as_str().into(),
-                    id: event.subject.id.as_str().into(),
-                };
-                self.failed.entry(offset).or_insert_with(failed);
+                self.remember(event);
             }
             (Some(_), None) => {}
             (None, _) if self.failed.is_empty() => {}
@@ -91,6 +87,13 @@ impl Ledger {
             answer: answer.text.clone(),
             replay: attempted.turn.replay.is_some(),
         });
+    }
+
+    /// Keeps what a dead letter will say of an event.
+    pub(super) fn remember(&mut self, event: &Event) {
+        let failed =
+            || Failed { event_type: event.subject.event_type.as_str().into(), id: event.subject.id.as_str().into() };
+        self.failed.entry(event.offset).or_insert_with(failed);
     }
 
     /// Takes changes, or none if only attempts are to be told.

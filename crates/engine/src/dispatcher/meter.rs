@@ -12,6 +12,7 @@ const SECONDS: usize = 60;
 pub(super) struct Meter {
     delivered: AtomicU64,
     failed: AtomicU64,
+    panics: AtomicU64,
     seconds: Mutex<Vec<Second>>,
 }
 
@@ -39,6 +40,15 @@ impl Meter {
         }
         seconds[place].count += 1;
         seconds[place].millis += u64::try_from(now.since(recorded).as_millis()).unwrap_or(u64::MAX);
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tasks that panicked.
+    pub(super) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
     }
 
     pub(super) fn attempts(&self) -> [u64; 2] {

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use foldhash::{HashMap, HashSet};
 use tidings_core::circuit::Standing;
 use tidings_core::filter::Filter;
-use tidings_core::lane::{Acks, Follow, Lane, Row};
+use tidings_core::lane::{Acks, Follow, Lane, Row, RowState};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::store::{DeadLetter, DeadState, Progress};
@@ -24,14 +24,14 @@ pub(super) fn key(event: &Event) -> Option<u64> {
     event.subject.aggregate.as_ref().map(|aggregate| FixedState::with_seed(0x7469_6469_6e67_7321).hash_one(aggregate))
 }
 
-/// The lane as it was committed.
+/// The lane as it was committed, and the events that were being sent when the process ended.
 pub(super) async fn open(
     store: &dyn Store,
     subscription: &Subscription,
     standing: Standing,
     at: Option<Offset>,
     now: Timestamp,
-) -> Result<Lane, Unavailable> {
+) -> Result<(Lane, Vec<Arc<Event>>), Unavailable> {
     let begins = |cursor| Progress { cursor, ..Progress::default() };
     let kept = if at.is_none() { store.progress(&subscription.id).await? } else { None };
     let progress = kept.unwrap_or_else(|| begins(at.unwrap_or(subscription.start)));
@@ -40,14 +40,17 @@ pub(super) async fn open(
     let longest = subscription.settings.schedule.longest_wait();
     let latest = now.plus(longest);
     let mut keyed = Vec::with_capacity(rows.len());
+    let mut in_doubt = Vec::new();
     for row in rows {
         let event = attempt::read(store, subscription.tenant, row.offset).await?;
-        keyed.push((Row { due: row.due.min(latest), ..row }, event.and_then(|event| key(&event))));
+        let key = event.as_deref().and_then(key);
+        in_doubt.extend(event.filter(|_| row.state == RowState::Counted));
+        keyed.push((Row { due: row.due.min(latest), ..row }, key));
     }
     let circuit = standing.circuit.clone().clamped(now, longest);
     let standing = Standing { circuit, ..standing };
     let acks = Acks::from_bytes(cursor, &acked);
-    Ok(Lane::new(subscription.settings.clone(), standing, cursor, acks, keyed, now))
+    Ok((Lane::new(subscription.settings.clone(), standing, cursor, acks, keyed, now), in_doubt))
 }
 
 /// Those of `letters` that are open, with the keys of their events if `keyed`.

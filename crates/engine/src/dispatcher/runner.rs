@@ -26,7 +26,7 @@ use super::entry::{End, Live, Told};
 use super::ledger::Ledger;
 use super::orders::Ordered;
 use super::replay::Replay;
-use super::shard::Shard;
+use super::shard::{Phase, Shard};
 use super::signals::{Pace, Signal, Signals};
 use super::{Subscription, reading};
 use committing::Committing;
@@ -50,6 +50,8 @@ pub(super) struct Opening {
     /// Its cursor; `None`: what the log keeps of it says.
     pub(super) at: Option<Offset>,
     pub(super) own: bool,
+    /// It was there when the process started.
+    pub(super) loaded: bool,
     /// The log keeps replays of it that are under way.
     pub(super) replays: bool,
     pub(super) bell: Arc<Notify>,
@@ -58,13 +60,17 @@ pub(super) struct Opening {
 
 /// Runs a lane until it has nothing to do, is told to end, or the log is fenced.
 pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, orders: mpsc::UnboundedReceiver<Ordered>) {
-    let Opening { shard, number, subscription, standing, bucket, at, own, replays, bell, live } = opening;
-    let mut lane = loop {
+    let Opening { shard, number, subscription, standing, bucket, at, own, loaded, replays, bell, live } = opening;
+    // Once all are known; and a few at a time: thousands that are behind at a start would fill the queue of readers.
+    // An error says that nobody is left to begin.
+    let _ = shard.phase().wait_for(|phase| *phase > Phase::Loading).await;
+    let turn = shard.openings.acquire().await;
+    let (mut lane, in_doubt) = loop {
         let opened = if *told.borrow_and_update() > Told::Run {
             None
         } else {
             match reading::open(&*shard.store, &subscription, standing.clone(), at, (shard.env.now)()).await {
-                Ok(lane) => break lane,
+                Ok(opened) => break opened,
                 Err(error) => Some(error),
             }
         };
@@ -78,13 +84,23 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
             () = sleep(READ_PAUSE) => {}
         }
     };
+    drop(turn);
     if let Some(bucket) = bucket {
         lane.refill(bucket);
+    }
+    if loaded && lane.cursor() > subscription.start {
+        lane.trust();
     }
     let replays = if replays { ordering::replays(&shard, &subscription).await } else { Vec::new() };
     let (store, env) = (Arc::clone(&shard.store), shard.env);
     let attempts = Attempts { store, tenant: subscription.tenant, sink: Arc::clone(&subscription.sink), env };
-    let ledger = Ledger::new(Arc::clone(&subscription), env, lane.cursor(), lane.acked());
+    let mut ledger = Ledger::new(Arc::clone(&subscription), env, lane.cursor(), lane.acked());
+    for event in &in_doubt {
+        ledger.remember(event);
+    }
+    for lost in lane.in_doubt() {
+        lane.lost(lost.offset, (env.now)(), env.jitter());
+    }
     let signals = Signals {
         told,
         cancelled: false,
@@ -150,6 +166,7 @@ impl Runner {
         loop {
             let now = (self.shard.env.now)();
             if self.told == Told::Run {
+                self.lane.be_careful(self.shard.is_careful(now));
                 self.read();
                 self.follow();
                 self.send(now);
@@ -176,6 +193,7 @@ impl Runner {
         match signal {
             Signal::Told(told) => {
                 self.told = told;
+                self.lane.hold();
                 self.signals.page = None;
                 if told == Told::Cancel {
                     // Their outcomes are unknown now, not failures: what is not settled is sent again.

@@ -1,10 +1,12 @@
 //! A thread's part of all subscriptions: who they are, who runs, what waits for them.
 
 mod lanes;
+mod panics;
 mod sweeping;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use foldhash::{HashMap, HashSet};
@@ -12,17 +14,21 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tidings_core::circuit::Standing;
 use tidings_core::offset::Offset;
+use tidings_core::time::Timestamp;
 use tidings_log::store::Swept;
 use tidings_log::{Event, Store, Tenant};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::entry::{Entry, Live, Running, Told};
 use super::meter::Meter;
 use super::orders::Ordered;
 use super::room::{ATTEMPTS_MAX, Room};
-use super::{Env, LaneStatus, Subscription, Totals, runner, slot, sweeper};
+use super::{Env, LaneStatus, Subscription, Totals, runner, slot};
 use crate::interest::Interest;
+
+/// Lanes of a shard that read at once where they begin.
+const OPENINGS_MAX: usize = 64;
 
 pub(super) struct Shard {
     pub(super) store: Arc<dyn Store>,
@@ -31,8 +37,12 @@ pub(super) struct Shard {
     pub(super) meter: Meter,
     runtime: Handle,
     state: Mutex<State>,
+    /// Lanes that read where they begin.
+    pub(super) openings: Semaphore,
     /// How far the shard's own life is.
     phase: watch::Sender<Phase>,
+    /// Until then attempts are counted before they are made, in milliseconds since 1970.
+    careful_until: AtomicI64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +91,9 @@ impl Shard {
             meter: Meter::default(),
             runtime,
             state: Mutex::default(),
+            openings: Semaphore::new(OPENINGS_MAX),
             phase: watch::Sender::new(Phase::Loading),
+            careful_until: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -115,6 +127,14 @@ impl Shard {
         });
     }
 
+    pub(super) fn be_careful(&self, until: Timestamp) {
+        self.careful_until.store(until.as_millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_careful(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.careful_until.load(Ordering::Relaxed)
+    }
+
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
@@ -140,6 +160,7 @@ impl Shard {
             standing: state.known.standings.remove(&id).unwrap_or_default(),
             dead: state.known.dead.remove(&id).unwrap_or(0),
             replays: state.known.replays.remove(&id),
+            loaded: phase == Phase::Loading,
             since: swept.unwrap_or(subscription.start),
             own,
             committed: Offset(0),
@@ -175,7 +196,7 @@ impl Shard {
         let shard = Arc::clone(self);
         self.runtime.spawn(async move {
             let _alive = alive;
-            sweeper::run(&shard, tenant).await;
+            shard.sweep(tenant).await;
         });
         place
     }
@@ -208,14 +229,16 @@ impl Shard {
             bucket: entry.bucket,
             at,
             own: entry.own,
+            loaded: std::mem::take(&mut entry.loaded),
             replays: entry.replays,
             bell: Arc::clone(&running.bell),
             live,
         };
         entry.lane = Some(running);
+        let shard = Arc::clone(self);
         self.runtime.spawn(async move {
             let _alive = alive;
-            runner::run(opening, told, orders).await;
+            shard.run(opening, told, orders).await;
         });
     }
 
@@ -260,7 +283,8 @@ impl Shard {
 
     pub(super) fn totals(&self) -> Totals {
         let state = self.state.lock();
-        let mut totals = Totals { attempts: self.meter.attempts(), ..Totals::default() };
+        let (attempts, panics) = (self.meter.attempts(), self.meter.panics());
+        let mut totals = Totals { attempts, panics, ..Totals::default() };
         totals.recent = self.meter.recent((self.env.now)());
         for entry in state.entries.values() {
             let tenant = entry.subscription.tenant;

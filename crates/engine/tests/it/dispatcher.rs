@@ -288,6 +288,26 @@ async fn a_panic_of_a_sink_is_a_failed_attempt_and_not_the_end_of_the_lane() {
 }
 
 #[tokio::test]
+async fn a_lane_that_panics_is_counted_and_begins_again_from_what_was_committed() {
+    let mut rig = Rig::new().await;
+    let flaky = Flaky::over(&rig.store);
+    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
+    let receiver = Receiver::start().await;
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    rig.append(numbered(40, 5)).await;
+    rig.status("w", |status| status.cursor == Offset(40)).await;
+    flaky.panics.store(2, Relaxed);
+    rig.append((40..80).map(|n| event(&format!("e{n}"), "a"))).await;
+    rig.status("w", |status| status.cursor == Offset(80) && status.pending == 0).await;
+    assert_eq!(rig.dispatcher.totals().panics, 2);
+    let posts = receiver.posts();
+    assert_eq!(ids(&posts).len(), 80);
+    let again = posts.len() - 80;
+    assert!((1..=80).contains(&again), "{again} were not committed when it panicked");
+    assert_ordered(&posts);
+}
+
+#[tokio::test]
 async fn on_a_full_disk_outcomes_wait_and_no_more_than_the_unsettled_is_sent() {
     let mut rig = Rig::new().await;
     let flaky = Flaky::over(&rig.store);

@@ -14,19 +14,30 @@ use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unava
 pub(crate) struct Flaky {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) full: AtomicBool,
+    /// So many commits of progress panic.
+    pub(crate) panics: AtomicUsize,
     /// Commits of progress that were asked for.
     pub(crate) settles: AtomicUsize,
 }
 
 impl Flaky {
     pub(crate) fn over(store: &Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store: Arc::clone(store), full: AtomicBool::new(false), settles: AtomicUsize::new(0) })
+        Arc::new(Self {
+            store: Arc::clone(store),
+            full: AtomicBool::new(false),
+            panics: AtomicUsize::new(0),
+            settles: AtomicUsize::new(0),
+        })
     }
 }
 
 impl Store for Flaky {
     fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>> {
-        self.settles.fetch_add(writes.iter().filter(|write| matches!(write, Write::Settle(_))).count(), Relaxed);
+        let settles = writes.iter().filter(|write| matches!(write, Write::Settle(_))).count();
+        self.settles.fetch_add(settles, Relaxed);
+        if settles > 0 && self.panics.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            panic!("planted");
+        }
         if self.full.load(Relaxed) {
             return Box::pin(async { Err(Unavailable::Full.into()) });
         }

@@ -78,6 +78,8 @@ fn of_deliveries(text: &mut Exposition, totals: Totals) {
     for (outcome, count) in ["delivered", "failed"].into_iter().zip(totals.attempts) {
         text.sample("tidings_delivery_attempts", "_total", &[("outcome", outcome)], count);
     }
+    let help = "Faults of ours: lanes that panicked and began again from what was committed.";
+    text.counter("tidings_lane_panics", help, totals.panics);
     text.gauge("tidings_deliveries_in_flight", "Attempts being made.", totals.in_flight);
     text.gauge("tidings_deliveries_queued", "Deliveries that are not made yet.", totals.queued);
     let help = "The largest number of events between a cursor and the head.";

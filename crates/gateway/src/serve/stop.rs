@@ -10,6 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::listen::Server;
 use crate::app::{App, Phase};
+use crate::clock;
+use crate::control::starts;
 
 /// When, after the signal, connections are accepted no more: balancers have noticed by then.
 const STOP_ACCEPTING: Duration = Duration::from_secs(3);
@@ -68,6 +70,7 @@ async fn in_order(app: &App, phase: &watch::Sender<Phase>, server: &Server, begu
         }
     };
     tokio::join!(deliveries, connections);
+    starts::end(&*app.store, clock::now()).await;
     app.store.close();
     tracing::info!("stopped");
 }

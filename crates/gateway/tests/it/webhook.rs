@@ -1,5 +1,6 @@
 //! Webhooks: signed, retried, in order, and nothing lost.
 
+mod careful;
 mod dead;
 mod notify;
 mod orders;

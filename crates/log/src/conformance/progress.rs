@@ -46,6 +46,7 @@ pub(super) async fn progress_is_kept(engine: &dyn Engine) {
         acks.insert(offset);
     }
     let parked = Row { state: RowState::Parked, followers: Some(Offset(3)), ..row(3, 4) };
+    let counted = Row { state: RowState::Counted, ..row(3, 5) };
     let replayed = Row { state: RowState::Settled, replay: Some("rp_1".into()), ..row(2, 1) };
     let steps = [
         (
@@ -63,8 +64,8 @@ pub(super) async fn progress_is_kept(engine: &dyn Engine) {
         ),
         // Everything of a row is replaced.
         (
-            Changes { rows: vec![replayed.clone(), row(3, 5)], ..through(6) },
-            vec![row(1, 1), replayed.clone(), row(3, 5)],
+            Changes { rows: vec![replayed.clone(), counted.clone()], ..through(6) },
+            vec![row(1, 1), replayed.clone(), counted],
         ),
         (Changes { cleared: vec![Offset(1), Offset(3)], ..through(6) }, vec![replayed.clone()]),
         // The same again changes nothing: an answer that was lost is repeated.

@@ -180,6 +180,7 @@ fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         state: match row.get(4)? {
             1 => RowState::Parked,
             2 => RowState::Settled,
+            -1 => RowState::Counted,
             _ => RowState::Waiting,
         },
         followers: row.get::<_, Option<i64>>(5)?.map(|after| Offset(after.cast_unsigned())),
@@ -192,5 +193,7 @@ fn state_number(state: RowState) -> i64 {
         RowState::Waiting => 0,
         RowState::Parked => 1,
         RowState::Settled => 2,
+        // Less than 2, as all that keep their events.
+        RowState::Counted => -1,
     }
 }

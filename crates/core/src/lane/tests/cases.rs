@@ -1,6 +1,7 @@
 //! Single cases of a lane.
 
 use super::*;
+use crate::lane::item::LOST;
 use crate::rate::Rate;
 
 const MINUTE: i64 = 60_000;
@@ -280,4 +281,75 @@ fn only_who_was_warned_hears_that_it_works_again() {
         settle(&mut lane, &send, Outcome::Delivered(Answer::default()), minutes(6));
         assert_eq!(commit(&mut lane).notices.len(), told, "{about:?}");
     }
+}
+
+/// Ends the process: answers the lane that goes on from what was committed, careful, with what was lost.
+fn crashed(disk: &Disk, settings: &Settings, now: Timestamp) -> (Lane, Vec<(u64, u32)>) {
+    let rows: Vec<_> = disk.rows.values().map(|row| (row.clone(), Some(row.offset.0))).collect();
+    let (cursor, acks) = (disk.cursor, Acks::from_bytes(disk.cursor, &disk.acked));
+    let mut lane = Lane::new(settings.clone(), disk.standing.clone(), cursor, acks, rows, now);
+    lane.be_careful(true);
+    let lost = lane.in_doubt();
+    // Chance parts those that were lost together.
+    for send in &lost {
+        lane.lost(send.offset, now, if send.offset == Offset(2) { 0.0 } else { 1.0 });
+    }
+    (lane, lost.into_iter().map(|send| (send.offset.0, send.attempt)).collect())
+}
+
+#[test]
+fn an_event_at_which_the_process_ends_uses_its_attempts_up_and_its_neighbours_do_not() {
+    let (mut disk, mut now) = (Disk::default(), minutes(0));
+    let delivered = Outcome::Delivered(Answer::default());
+    let mut sent = Vec::new();
+    for _ in 0..20 {
+        let (mut lane, lost) = crashed(&disk, &settings(), now);
+        assert!(lost.iter().all(|(offset, attempt)| *offset == 2 || *attempt <= 2), "{lost:?}");
+        (1..=3).for_each(|offset| assert!(lane.offer(Offset(offset), Some(offset)) || offset <= disk.cursor.0));
+        loop {
+            // Nothing goes before it is counted.
+            if let Some(send) = lane.next(now) {
+                let row = disk.rows.get(&send.offset).map(|row| (row.state, row.attempts));
+                assert_eq!(row, Some((RowState::Counted, send.attempt)));
+                if send.offset == Offset(2) {
+                    sent.push((now.as_millis() / MINUTE, send.attempt));
+                    break;
+                }
+                settle(&mut lane, &send, delivered.clone(), now);
+            }
+            match lane.take_changes() {
+                Some(changes) => {
+                    disk.take(&changes);
+                    lane.committed();
+                }
+                None => match lane.wake_at(now) {
+                    Some(at) => now = at.max(now),
+                    None => break,
+                },
+            }
+        }
+    }
+    assert_eq!(sent, [(0, 1), (0, 2), (5, 3), (35, 4), (155, 5), (1595, 6)]);
+    assert_eq!((disk.dead.iter().collect::<Vec<_>>(), disk.cursor), (vec![&Offset(2)], Offset(3)));
+    assert!(disk.rows.is_empty() && disk.standing.circuit.failures() == 0, "{:?}", disk.rows);
+}
+
+#[test]
+fn what_was_counted_and_not_sent_is_taken_back_when_nothing_more_is_sent() {
+    let mut lane = lane(settings(), 1);
+    lane.be_careful(true);
+    assert_eq!(lane.next(minutes(0)), None);
+    lane.pause(minutes(0));
+    let rows = commit(&mut lane).rows;
+    assert_eq!((rows[0].state, rows[0].attempts), (RowState::Waiting, 0));
+    lane.resume();
+    commit(&mut lane);
+    assert_eq!(lane.next(minutes(1)), None);
+    let row = commit(&mut lane).rows.remove(0);
+    assert_eq!((row.state, row.attempts, &*row.reason), (RowState::Counted, 1, ""));
+    let send = lane.next(minutes(1)).unwrap();
+    settle(&mut lane, &send, failed(), minutes(1));
+    let row = commit(&mut lane).rows.remove(0);
+    assert_eq!((row.state, row.attempts, &*row.reason), (RowState::Waiting, 1, "status 503"));
+    assert_ne!(&*row.reason, LOST);
 }

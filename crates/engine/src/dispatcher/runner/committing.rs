@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_core::lane::{Row, RowState};
 use tidings_core::time::Timestamp;
 use tidings_log::{CommitError, Unavailable, Write, Written};
 use tokio::sync::oneshot;
@@ -87,7 +88,8 @@ impl Runner {
         if changes.is_none() && !pressing && !unsaid && self.committing.ledger.attempts() == 0 {
             return;
         }
-        for row in changes.iter().flat_map(|changes| &changes.rows) {
+        let waits = |row: &&Row| row.state != RowState::Counted;
+        for row in changes.iter().flat_map(|changes| &changes.rows).filter(waits) {
             // It may wait for long: the log keeps the event, memory need not.
             self.held.remove(&row.offset);
         }

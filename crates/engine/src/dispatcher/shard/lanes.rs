@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidings_core::offset::Offset;
 
-use super::{Phase, Shard, State};
+use super::{Shard, State};
 use crate::dispatcher::entry::{Drained, End};
 
 impl Shard {
@@ -71,14 +71,29 @@ impl Shard {
     /// Notes that a lane was ended, or ended because it must.
     pub(in crate::dispatcher) fn finish(self: &Arc<Self>, number: u32, end: End) {
         let mut state = self.state.lock();
-        let shut = *self.phase.borrow() == Phase::Shut;
+        if state.entries.get(&number).is_some_and(|entry| entry.renewed) {
+            return self.succeed(&mut state, number, end);
+        }
+        if let Some(entry) = state.entries.get_mut(&number) {
+            entry.end(end);
+        }
+    }
+
+    /// Has a lane begin again that ended by a fault.
+    pub(super) fn begin_again(self: &Arc<Self>, number: u32, end: End) {
+        self.succeed(&mut self.state.lock(), number, end);
+    }
+
+    /// Has a lane take over from one that ended, unless nothing is to be sent.
+    fn succeed(self: &Arc<Self>, state: &mut State, number: u32, end: End) {
         let Some(entry) = state.entries.get_mut(&number) else { return };
-        let own = end.own;
-        let cursor = end.committed;
+        let at = (!end.own).then_some(end.committed);
         entry.end(end);
-        if std::mem::take(&mut entry.renewed) && !shut && entry.standing.is_active() {
-            let at = (!own).then_some(cursor);
-            self.spawn(&mut state, number, at, VecDeque::new());
+        entry.renewed = false;
+        if entry.standing.is_active() {
+            self.spawn(state, number, at, VecDeque::new());
+        } else {
+            state.interest(number, false);
         }
     }
 
