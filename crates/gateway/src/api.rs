@@ -16,6 +16,7 @@ pub(crate) mod openapi;
 pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod publish;
+mod quarantine;
 pub(crate) mod routes;
 pub(crate) mod stream;
 pub(crate) mod tickets;

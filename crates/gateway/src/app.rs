@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
+use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tidings_engine::dispatcher::Dispatcher;
 use tidings_engine::streams::Streams;
 use tidings_log::Store;
 use tidings_log::sqlite::Watch;
-use tidings_sources::outbox::Meter;
+use tidings_sources::outbox::{Meter, Orders};
 use tokio::sync::watch;
 
 use crate::config::Settings;
@@ -60,7 +61,9 @@ pub(crate) struct App {
 /// An outbox that is read.
 pub(crate) struct Outbox {
     pub(crate) name: String,
+    pub(crate) tenant: TenantName,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) orders: Orders,
 }
 
 impl App {

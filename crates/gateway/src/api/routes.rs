@@ -14,7 +14,9 @@ use super::call::{self, Call};
 use super::problem::Problem;
 use super::unread;
 use super::webhooks::{deliveries, orders, replays, secrets};
-use super::{audit, dead_letters, errors, events, health, keys, metrics, openapi, publish, stream, tickets, webhooks};
+use super::{
+    audit, dead_letters, errors, events, health, keys, metrics, openapi, publish, quarantine, stream, tickets, webhooks,
+};
 use crate::app::App;
 use crate::clock;
 use crate::control::audit::Actor;
@@ -50,6 +52,7 @@ const STREAM: &[&str] =
 const PAGE: &[&str] = &["after", "limit"];
 const DELIVERIES: &[&str] = &["status", "after", "limit"];
 const DEAD_LETTERS: &[&str] = &["webhook", "consumer", "sink", "type", "since", "after", "limit"];
+const QUARANTINE: &[&str] = &["source", "after", "limit"];
 
 /// Every route of the API.
 pub(crate) fn all() -> Vec<Route> {
@@ -82,6 +85,7 @@ pub(crate) fn all() -> Vec<Route> {
     ];
     routes.extend(of_webhooks());
     routes.extend(of_dead_letters());
+    routes.extend(of_sources());
     routes
 }
 
@@ -120,6 +124,19 @@ fn of_dead_letters() -> Vec<Route> {
         write("/dead-letters/{id}/replay", |call| Box::pin(dead_letters::replay_one(call))),
         write("/dead-letters/replay", |call| Box::pin(dead_letters::replay(call))),
         write("/dead-letters/discard", |call| Box::pin(dead_letters::discard(call))),
+    ]
+}
+
+fn of_sources() -> Vec<Route> {
+    let read = |path, query, handler| route(&Method::GET, path, Access::Needs(Scope::EventsRead), query, handler);
+    let write = |path, handler| route(&Method::POST, path, Access::Needs(Scope::EventsWrite), &[], handler);
+    let ops = Access::Needs(Scope::OpsRead);
+    vec![
+        route(&Method::GET, "/outboxes", ops, &[], |call| Box::pin(quarantine::outboxes(call))),
+        read("/quarantine", QUARANTINE, |call| Box::pin(quarantine::list(call))),
+        read("/quarantine/{id}", &[], |call| Box::pin(quarantine::one(call))),
+        write("/quarantine/{id}/replay", |call| Box::pin(quarantine::replay(call))),
+        write("/quarantine/{id}/discard", |call| Box::pin(quarantine::discard(call))),
     ]
 }
 

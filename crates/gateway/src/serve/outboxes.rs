@@ -33,9 +33,9 @@ pub(super) async fn open(settings: &Settings, store: &Arc<dyn Store>) -> Result<
             source: of.source.as_deref().unwrap_or(&settings.source).into(),
         };
         let env = Env { now: clock::now, random: clock::fill };
-        let (relay, meter, _) = Relay::new(Arc::clone(store), env, terms, reader);
+        let (relay, meter, orders) = Relay::new(Arc::clone(store), env, terms, reader);
         relays.push(relay);
-        outboxes.push(Outbox { name: of.name.clone(), meter });
+        outboxes.push(Outbox { name: of.name.clone(), tenant: of.tenant.clone(), meter, orders });
     }
     Ok((relays, outboxes))
 }

@@ -114,3 +114,46 @@ fn the_command_line_makes_shows_prints_and_takes_away() {
     let refused = server.run(&["outbox", "install", "--url", &format!("{url}?sslmode=require")]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("sslmode"), "{refused:?}");
 }
+
+#[test]
+fn a_row_in_quarantine_is_seen_mended_and_discarded_by_whoever_may() {
+    let (postgres, server) = shop();
+    install(&postgres, &server);
+    let insert = "INSERT INTO tidings.outbox (event_type, aggregate_id, data) VALUES
+        ('Bad', 'order_1', '{\"n\": 1.10}'), ('order.paid', 'order_1', '2'), ('Worse', 'order_2', '3')";
+    postgres.sql("shop", insert);
+    let client = server.client().tenant("acme-test");
+    let rows = until("rows", ARRIVAL, || {
+        let rows = client.get("/quarantine").expect(200).json()["data"].clone();
+        (rows.as_array()?.len() == 3).then_some(rows)
+    });
+    let of = |row: usize, member: &str| rows[row][member].as_str().unwrap_or_default().to_owned();
+    assert_eq!([of(0, "state"), of(1, "state"), of(2, "state")], ["rejected", "waiting", "rejected"]);
+    assert_eq!((of(0, "data"), of(0, "eventType")), ("{\"n\": 1.10}".to_owned(), "Bad".to_owned()));
+    assert_eq!(client.get("/quarantine?source=other").json()["data"], json!([]));
+    let first = format!("/quarantine/{}", of(0, "id"));
+    assert_eq!(client.get(&first).expect(200).json(), rows[0]);
+    // Another tenant sees nothing of it.
+    assert_eq!(server.client().get("/quarantine").json()["data"], json!([]));
+    server.client().tenant("system").get(&first).expect(404);
+    client.post(&format!("{first}/replay"), "").expect(422);
+    client.post(&format!("/quarantine/{}/replay", of(1, "id")), "").expect(409);
+    let mended = r#"{"event":{"eventType":"order.created","aggregateId":"order_1","data":1.10}}"#;
+    assert_eq!(client.post(&format!("{first}/replay"), mended).expect(200).json()["released"], 1);
+    let events = client.get("/aggregates/order_1/events").expect(200);
+    assert!(events.text().contains("\"data\":1.10"), "{events}");
+    assert_eq!(events.json()["data"][1]["eventType"], "order.paid");
+    let last = format!("/quarantine/{}/discard", of(2, "id"));
+    client.post(&last, r#"{"reason":" "}"#).expect(422);
+    client.post(&last, r#"{"reason":"a test"}"#).expect(200);
+    client.post(&last, r#"{"reason":"a test"}"#).expect(404);
+    let told = client.get("/events?types=tidings.source.*").expect(200).json();
+    let types: Vec<_> = told["data"].as_array().unwrap().iter().map(|event| event["eventType"].clone()).collect();
+    let rejected = "tidings.source.rejected";
+    assert_eq!(types, [rejected, rejected, "tidings.source.replayed", "tidings.source.discarded"]);
+    let outbox = client.get("/outboxes").expect(200).json()["data"][0].clone();
+    assert_eq!(
+        (&outbox["name"], &outbox["state"], &outbox["quarantined"]),
+        (&json!("shop"), &json!("reading"), &json!(0))
+    );
+}
