@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("tidings-bench", &["tidings-engine"]),
     ("tidings-sim", &["tidings-core", "tidings-engine", "tidings-log", "tidings-sinks"]),
-    ("xtask", &[]),
+    ("xtask", &["tidings-rigs"]),
 ];
 
 /// Inside the binary: a folder, and what it never names.

@@ -9,6 +9,7 @@
 //! | `deliver` | the process, by `kill -9` with webhooks | each delivered, in order, signed; at most 256 repeated a webhook |
 //! | `blackholes` | thousands of endpoints, which never answer | the healthy ones' p99 at most doubles |
 //! | `herd` | a thousand endpoints, which come back together after 503s or refused connections | no second above three times the mean |
+//! | `outbox` | applications, Tidings and PostgreSQL, by `kill -9` in turn | each committed row once in the log, in order; no other |
 //! | `flip` | one bit of the closed database | `audit verify` names the event |
 //!
 //! `server` runs the program, `load` sends and repeats, `ledger` is what was promised, `oracle` judges the log; `strace`
@@ -30,6 +31,7 @@ mod kill;
 mod ledger;
 mod load;
 mod oracle;
+mod outbox;
 mod power;
 mod reader;
 mod report;
@@ -117,6 +119,13 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: herd::Options,
     },
+    /// `kill -9` of applications, Tidings and PostgreSQL while an outbox is written.
+    Outbox {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: outbox::Options,
+    },
     /// A flipped bit at rest.
     Flip {
         #[command(flatten)]
@@ -173,6 +182,7 @@ pub(crate) fn run(fault: Fault) -> Result<()> {
         Fault::Deliver { common, options } => one("deliver", &common, |bench| deliver::run(bench, &options)),
         Fault::Blackholes { common, options } => one("blackholes", &common, |bench| blackholes::run(bench, &options)),
         Fault::Herd { common, options } => one("herd", &common, |bench| herd::run(bench, &options)),
+        Fault::Outbox { common, options } => one("outbox", &common, |bench| outbox::run(bench, &options)),
         Fault::Flip { common, options } => one("flip", &common, |bench| flip::run(bench, &options)),
         Fault::All { common, short } => all(&common, short),
     }?;
@@ -193,7 +203,7 @@ fn one(fault: &'static str, common: &Common, run: impl FnOnce(&mut Bench) -> Res
 fn all(common: &Common, short: bool) -> Result<bool> {
     let (kill, sync, full) = (kill::Options::of_all(short), sync::Options::of_all(short), full::Options::of_all());
     let (power, flip) = (power::Options::of_all(short), flip::Options::of_all(short));
-    let deliver = deliver::Options::of_all(short);
+    let (deliver, outbox) = (deliver::Options::of_all(short), outbox::Options::of_all(short));
     let started = clock::now();
     let reports = [
         observe("kill", common, |bench| kill::run(bench, &kill))?,
@@ -201,6 +211,7 @@ fn all(common: &Common, short: bool) -> Result<bool> {
         observe("full", common, |bench| full::run(bench, &full))?,
         observe("power", common, |bench| power::run(bench, &power))?,
         observe("deliver", common, |bench| deliver::run(bench, &deliver))?,
+        observe("outbox", common, |bench| outbox::run(bench, &outbox))?,
         observe("flip", common, |bench| flip::run(bench, &flip))?,
     ];
     let failed = reports.iter().filter(|report| !report.passed()).count();

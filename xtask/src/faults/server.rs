@@ -44,6 +44,14 @@ impl Binary {
         Ok(tempfile::Builder::new().prefix(&format!("{fault}-")).tempdir_in(base)?)
     }
 
+    /// Runs a command of it to its end; an error if it fails.
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(&self.path).args(arguments).stdin(Stdio::null()).output()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "tidings {}: {} {words}", arguments.join(" "), output.status);
+        Ok(())
+    }
+
     /// `tidings audit verify` on a folder that no server has open.
     pub(super) fn audit_verify(&self, data: &Path) -> Result<Output> {
         let mut command = Command::new(&self.path);
