@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "tidings",
         &["tidings-core", "tidings-egress", "tidings-engine", "tidings-log", "tidings-sinks", "tidings-sources"],
     ),
-    ("tidings-bench", &["tidings-engine"]),
+    ("tidings-bench", &["tidings-engine", "tidings-rigs"]),
     ("tidings-sim", &["tidings-core", "tidings-engine", "tidings-log", "tidings-sinks"]),
     ("xtask", &["tidings-rigs"]),
 ];

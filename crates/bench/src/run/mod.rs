@@ -7,6 +7,7 @@
 mod folder;
 mod idle;
 mod machine;
+mod outbox;
 mod process;
 mod publish;
 mod report;
@@ -95,6 +96,12 @@ enum Row {
     StalledReader,
     /// An event for one channel among many.
     OneAmong,
+    /// Rows of an outbox on PostgreSQL into the log.
+    Outbox,
+    /// Time from a commit in it to a stream, at 500/s.
+    OutboxDelay,
+    /// What emitting costs the application.
+    OutboxProducer,
 }
 
 /// What one run has at hand.
@@ -117,11 +124,12 @@ struct Sizes {
     subscriptions: usize,
     streams: usize,
     caught_up: u64,
+    outbox_rows: u32,
     idle: Duration,
 }
 
 impl Row {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 21] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -140,6 +148,9 @@ impl Row {
         Self::CatchUp,
         Self::StalledReader,
         Self::OneAmong,
+        Self::Outbox,
+        Self::OutboxDelay,
+        Self::OutboxProducer,
     ];
 
     fn name(self) -> String {
@@ -161,6 +172,7 @@ impl Sizes {
                 subscriptions: 200,
                 streams: 200,
                 caught_up: 2_000,
+                outbox_rows: 5_000,
                 idle: Duration::from_secs(1),
             });
         }
@@ -175,6 +187,7 @@ impl Sizes {
             subscriptions: 100_000,
             streams: 10_000,
             caught_up: 100_000,
+            outbox_rows: 300_000,
             idle: Duration::from_secs(5),
         })
     }
@@ -242,6 +255,9 @@ impl Bench {
             Row::CatchUp => streams::catch_up(self).await,
             Row::StalledReader => streams::stalled(self).await,
             Row::OneAmong => streams::one_among(self).await,
+            Row::Outbox => outbox::backlog(self).await,
+            Row::OutboxDelay => outbox::delay(self).await,
+            Row::OutboxProducer => outbox::producer(self).await,
         }
     }
 }

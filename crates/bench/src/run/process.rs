@@ -66,6 +66,23 @@ impl Programs {
         self.start_tidings(data)?.ready().await
     }
 
+    /// Starts Tidings on `data` with a settings file and waits until it is ready.
+    pub(crate) async fn tidings_with(&self, data: &Path, config: &Path) -> anyhow::Result<Server> {
+        let addr = free_address()?;
+        let mut command = Command::new(&self.tidings);
+        command.args(["serve", "--dev", "--listen", &addr.to_string(), "--data"]);
+        command.arg(data).arg("--config").arg(config);
+        Server::spawn(command, addr, &data.with_extension("log"))?.ready().await
+    }
+
+    /// Runs a command of Tidings to its end.
+    pub(crate) async fn run_tidings(&self, args: &[&str]) -> anyhow::Result<()> {
+        let output = Command::new(&self.tidings).args(args).stdin(Stdio::null()).output().await?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`tidings {}` failed: {complaint}", args.join(" "));
+        Ok(())
+    }
+
     /// Starts the raw server, which appends to a file in `data`, and waits until it is ready.
     pub(crate) async fn baseline(&self, data: &Path, forward: Option<&Server>) -> anyhow::Result<Server> {
         let addr = free_address()?;
