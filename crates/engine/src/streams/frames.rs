@@ -63,6 +63,11 @@ impl Cursor {
     pub fn after(offset: Offset) -> Self {
         Self { offset, part: None }
     }
+
+    /// The event whose frame it has in part.
+    pub fn begun(&self) -> Option<Offset> {
+        self.part.map(|part| part.offset)
+    }
 }
 
 impl Frames {

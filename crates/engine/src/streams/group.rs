@@ -112,7 +112,7 @@ impl Group {
         for token in &self.members {
             let Some(stream) = streams.get_mut(*token as usize) else { continue };
             let At::Live(at) = stream.at else { continue };
-            if stream.blocked || at == end {
+            if stream.blocked || stream.leaving || at == end {
                 continue;
             }
             match stream.write(self.frames.from(at), round) {

@@ -114,11 +114,16 @@ impl Open {
         Ok(())
     }
 
-    /// Ends with `words`, once the `frame` that it has in part is whole.
-    pub(super) fn leave(&mut self, frame: &[u8], words: &[u8]) {
+    /// Ends with `words`, after the rest of the `frame` that it has in part; whether the socket took all of it at once.
+    pub(super) fn leave(&mut self, frame: &[u8], words: &[u8], round: u32) -> Result<bool, Gone> {
         self.leaving = true;
-        self.rest.extend_from_slice(frame);
-        self.rest.extend_from_slice(words);
+        let last = [frame, words].concat();
+        if self.blocked {
+            self.rest.extend_from_slice(&last);
+        } else {
+            self.say(&last, round)?;
+        }
+        Ok(self.rest.is_empty())
     }
 
     /// The socket takes more: writes what waits. Whether all of it went.

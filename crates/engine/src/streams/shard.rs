@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 use mio::{Events, Poll, Token};
 use slab::Slab;
+use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::{Store, Tenant};
 
-use super::group::{Groups, number};
+use super::frames::{Cursor, Place};
+use super::group::{Groups, Page, Wish, number};
 use super::guest::{Ending, Guest};
 use super::open::{At, Gone, Open};
 use catch_up::Reads;
@@ -189,15 +191,16 @@ impl Shard {
         (self.env.random)(&mut random);
         let retry_ms = ending.stay_away_ms() + u64::from_be_bytes(random) % spread_ms.max(1);
         let words = super::sse::closing(ending, retry_ms);
-        if stream.between_frames(group.frames.end()) {
-            // Gone or not: it ends.
-            let _ = stream.say(words.as_bytes(), self.round);
-        } else if let At::Live(at) = stream.at
-            && stream.blocked
-        {
-            return stream.leave(group.frames.rest_of_frame(at), words.as_bytes());
+        // Without the rest of a frame that it has in part nothing can be said: it ends, and comes back for the frame.
+        let rest = match stream.at {
+            At::Live(at) => Some(group.frames.rest_of_frame(at).to_vec()),
+            At::Behind(cursor) => rest_of_frame(&*self.store, &group.wish, cursor),
+        };
+        let done =
+            rest.is_none_or(|rest| stream.leave(&rest, words.as_bytes(), self.round).unwrap_or_else(|Gone| true));
+        if done {
+            self.gone.push(token);
         }
-        self.gone.push(token);
     }
 
     /// Closes what has gone.
@@ -211,4 +214,13 @@ impl Shard {
             }
         }
     }
+}
+
+/// What is missing of the frame that a stream has in part; `None` if it would have to be read from disk.
+fn rest_of_frame(store: &dyn Store, wish: &Wish, cursor: Cursor) -> Option<Vec<u8>> {
+    let Some(offset) = cursor.begun() else { return Some(Vec::new()) };
+    let events = store.tail().after(wish.tenant, Offset(offset.0.saturating_sub(1)), 1)?;
+    let page = Page::new(cursor.offset, offset, &events, wish.named);
+    let Place::At(at) = page.frames.resume(cursor) else { return None };
+    Some(page.frames.rest_of_frame(at).to_vec())
 }

@@ -128,3 +128,28 @@ async fn a_reader_that_pauses_in_the_middle_of_frames_gets_each_once() {
     let whole = text.split("\n\n").filter(|block| block.starts_with("id: ") && block.ends_with("x\"}"));
     assert!(whole.count() >= 999);
 }
+
+#[tokio::test]
+async fn a_stream_that_ends_in_the_middle_of_a_frame_gets_the_rest_of_it_and_its_last_words() {
+    for behind in [false, true] {
+        let rig = Rig::new().await;
+        if behind {
+            rig.append(100, 100_000).await;
+        }
+        let mut stream = rig.open(0);
+        let mut text = vec![0; 50_000];
+        if !behind {
+            rig.append(2, 200_000).await;
+        }
+        // Its socket holds less than a frame, or than all frames.
+        stream.read_exact(&mut text).unwrap();
+        rig.streams.drain();
+        stream.read_to_end(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let blocks: Vec<_> = text.trim_end().split("\n\n").collect();
+        assert_eq!(blocks.last(), Some(&"event: tidings.status\ndata: {\"closing\":\"drain\"}"));
+        for event in blocks.iter().filter(|block| block.starts_with("id: ")) {
+            assert!(event.ends_with("x\"}"), "a whole frame, not {} bytes", event.len());
+        }
+    }
+}

@@ -63,7 +63,7 @@ impl Shard {
 
     fn step(&mut self, token: u32) -> Step {
         let Some(stream) = self.streams.get_mut(token as usize) else { return Step::Rests };
-        if stream.blocked || stream.reading {
+        if stream.blocked || stream.reading || stream.leaving {
             return Step::Rests;
         }
         let Some(group) = self.groups.get(stream.group) else { return Step::Rests };
