@@ -25,6 +25,12 @@ pub enum Scope {
     WebhooksWrite,
     /// See signing secrets again.
     WebhooksSecret,
+    /// See consumers.
+    ConsumersRead,
+    /// Create and change consumers, move their cursors.
+    ConsumersWrite,
+    /// Fetch from consumers, and say what became of it.
+    ConsumersWork,
     /// List keys.
     KeysRead,
     /// Create and revoke keys.
@@ -39,7 +45,7 @@ pub enum Scope {
 
 impl Scope {
     /// All scopes, in the order they are listed to people.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::EventsWrite,
         Self::EventsRead,
         Self::EventsErase,
@@ -47,6 +53,9 @@ impl Scope {
         Self::WebhooksRead,
         Self::WebhooksWrite,
         Self::WebhooksSecret,
+        Self::ConsumersRead,
+        Self::ConsumersWrite,
+        Self::ConsumersWork,
         Self::KeysRead,
         Self::KeysWrite,
         Self::AuditRead,
@@ -72,6 +81,9 @@ impl Scope {
             Self::WebhooksRead => "webhooks:read",
             Self::WebhooksWrite => "webhooks:write",
             Self::WebhooksSecret => "webhooks:secret",
+            Self::ConsumersRead => "consumers:read",
+            Self::ConsumersWrite => "consumers:write",
+            Self::ConsumersWork => "consumers:work",
             Self::KeysRead => "keys:read",
             Self::KeysWrite => "keys:write",
             Self::AuditRead => "audit:read",
@@ -90,6 +102,9 @@ impl Scope {
             Self::WebhooksRead => "see webhooks, deliveries, attempts and dead letters",
             Self::WebhooksWrite => "create, change, test and delete webhooks; replay and discard",
             Self::WebhooksSecret => "see signing secrets again and rotate them",
+            Self::ConsumersRead => "see consumers and how far behind they are",
+            Self::ConsumersWrite => "create, change and delete consumers; pause them and move their cursors",
+            Self::ConsumersWork => "fetch from consumers, acknowledge, refuse, extend",
             Self::KeysRead => "list API keys",
             Self::KeysWrite => "create and revoke API keys",
             Self::AuditRead => "read the audit trail and the head of its chain",

@@ -23,6 +23,7 @@ mod chain;
 mod changes;
 mod choice;
 mod item;
+mod pull;
 mod settle;
 mod terms;
 
@@ -34,8 +35,11 @@ pub use acks::{ACKS_SPAN, Acks};
 use chain::Chain;
 use changes::Wrote;
 use item::{Item, Stage};
+pub use pull::Late;
 pub use settle::{About, Attempted};
-pub use terms::{Answer, Changes, Dead, Follow, Notice, OnExhausted, Ordering, Outcome, Row, RowState, Send, Settings};
+pub use terms::{
+    Answer, Changes, Dead, Follow, Notice, OnExhausted, Ordering, Outcome, Pull, Row, RowState, Send, Settings,
+};
 
 use crate::circuit::Standing;
 use crate::offset::Offset;
@@ -44,6 +48,8 @@ use crate::time::Timestamp;
 
 /// Most events sent whose outcome is not committed (product §0.4).
 pub const UNSETTLED_MAX: usize = 256;
+/// The same, of a subscription whose workers fetch.
+pub const FETCHED_MAX: usize = 1_024;
 /// Most events taken from the log that have neither an outcome nor a row.
 pub const TAKEN_MAX: usize = 1_024;
 /// The same, while the last attempt failed or none was made yet: thousands that never answer must not fill memory.
@@ -202,7 +208,8 @@ impl Lane {
         if !self.standing.is_active() {
             return 0;
         }
-        let most = if self.standing.circuit.is_proven() { TAKEN_MAX } else { TAKEN_UNPROVEN_MAX };
+        let proven = self.is_pulled() || self.standing.circuit.is_proven();
+        let most = if proven { TAKEN_MAX } else { TAKEN_UNPROVEN_MAX };
         most.saturating_sub(self.items.len() - self.rows).min(ROWS_MAX.saturating_sub(self.rows))
     }
 
@@ -249,7 +256,7 @@ impl Lane {
     }
 
     fn has_room(&self, now: Timestamp) -> bool {
-        if self.is_held() || self.unsettled >= UNSETTLED_MAX {
+        if self.is_held() || self.unsettled >= self.unsettled_max() {
             return false;
         }
         match self.standing.circuit.probe() {
@@ -259,12 +266,15 @@ impl Lane {
     }
 
     fn concurrency(&self) -> usize {
+        if self.is_pulled() {
+            return FETCHED_MAX;
+        }
         self.settings.max_concurrency.min(self.standing.circuit.allowance()).max(1)
     }
 
     /// When [`Lane::next`] should be asked again, if nothing else happens before. Ask it until it says no first.
     pub fn wake_at(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if self.is_held() || self.unsettled >= UNSETTLED_MAX {
+        if self.is_held() || self.unsettled >= self.unsettled_max() {
             return None;
         }
         let mut at = if self.ready.is_empty() { self.due.first()?.0 } else { now };

@@ -3,13 +3,15 @@
 //! - What happened: [`event`] (draft, encoded, header), [`id`], [`offset`], [`tenant`], [`time`].
 //! - How it is written: [`json`] is the gate every text passes, [`cloudevents`] the other wire form.
 //! - Where it is found again, and how that it was not changed is proved: [`posting`], [`chain`].
-//! - Who gets it: [`filter`]; when and in which order, decided purely: [`lane`], [`circuit`], [`retry`], [`rate`].
+//! - Who gets it: [`filter`]; when and in which order, decided purely: [`lane`], [`circuit`], [`retry`], [`rate`];
+//!   and where workers fetch: [`desk`].
 //! - What is refused, and why: [`problem`]. What caused it: [`trace`].
 //! - Trust: [`signature`] and [`secret`] for webhooks, [`seal`] for secrets at rest, [`key`] for API keys.
 
 pub mod chain;
 pub mod circuit;
 pub mod cloudevents;
+pub mod desk;
 pub mod event;
 pub mod filter;
 pub mod id;

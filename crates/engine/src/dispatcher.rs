@@ -37,7 +37,7 @@ use tidings_sinks::Sink;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-pub use orders::{Order, Outcome, Point};
+pub use orders::{Order, Outcome, Point, Word};
 pub use replay::{Job, Only};
 pub use room::ATTEMPTS_MAX;
 use shard::Shard;
@@ -46,6 +46,15 @@ use shard::Shard;
 pub const SLOTS: u8 = 64;
 /// Documents read at once.
 const PAGE: usize = 1_000;
+
+/// What a subscription is to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscriber {
+    /// A webhook; its id is that of the subscription.
+    Webhook,
+    /// A consumer, by its name.
+    Consumer(Box<str>),
+}
 
 /// Who gets which events, and how.
 pub struct Subscription {
@@ -59,6 +68,8 @@ pub struct Subscription {
     pub start: Offset,
     /// What it asks of its lane.
     pub settings: Settings,
+    /// What it is to people.
+    pub subscriber: Subscriber,
     /// Whether what becomes of it is told by `tidings.*` events; those of notices are not.
     pub told: bool,
     /// The way to the subscriber.

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod body;
 pub(crate) mod call;
+mod consumers;
 pub(crate) mod cors;
 pub(crate) mod dead_letters;
 pub(crate) mod document;

@@ -13,6 +13,7 @@ use tidings_sources::outbox::{Meter, Orders};
 use tokio::sync::watch;
 
 use crate::config::Settings;
+use crate::control::consumers::Consumers;
 use crate::control::keys::Keys;
 use crate::control::seats::Seats;
 use crate::control::tickets::Tickets;
@@ -40,6 +41,7 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) tickets: Tickets,
     pub(crate) webhooks: Webhooks,
+    pub(crate) consumers: Consumers,
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// Signs the head of the chain.
     pub(crate) audit_key: SigningKey,

@@ -2,6 +2,7 @@
 
 mod audit;
 mod client;
+mod consumers;
 mod dead_letters;
 mod keys;
 mod outbox;
@@ -48,6 +49,8 @@ enum Command {
     Keys(keys::KeysArguments),
     /// Make, change, test and remove webhooks.
     Webhooks(webhooks::WebhooksArguments),
+    /// Make, pause, move and remove consumers: queues that workers fetch from.
+    Consumers(consumers::ConsumersArguments),
     /// See dead letters, send them again, or give them up.
     Dlq(dead_letters::DeadLettersArguments),
     /// Send events of the past to a webhook again.
@@ -132,6 +135,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Keys(arguments) => keys::run(arguments),
         Command::Webhooks(arguments) => webhooks::run(&arguments),
+        Command::Consumers(arguments) => consumers::run(&arguments),
         Command::Dlq(arguments) => dead_letters::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),

@@ -1,7 +1,9 @@
-//! What the operator and the tenants manage: tenants, keys, webhooks. Registries live in memory and in the log.
+//! What the operator and the tenants manage: tenants, keys, webhooks, consumers. Registries live in memory and in the log.
 
 pub(crate) mod audit;
+pub(crate) mod consumers;
 pub(crate) mod deliveries;
+mod duration_text;
 pub(crate) mod keys;
 pub(crate) mod replays;
 pub(crate) mod sealing;

@@ -30,6 +30,7 @@ use crate::app::{App, Phase};
 use crate::clock;
 use crate::config::Settings;
 use crate::control::audit::Actor;
+use crate::control::consumers::Consumers;
 use crate::control::keys::{Keys, Principal};
 use crate::control::tickets::Tickets;
 use crate::control::webhooks::Webhooks;
@@ -79,6 +80,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let lanes = means::Lanes::start(threads)?;
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
     let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
+    let consumers = Consumers::new(Arc::clone(&store), Arc::clone(&dispatcher), env);
     let now = clock::now();
     if starts::begin(&*store, now).await? {
         tracing::warn!("two starts within a minute after unclean ends: attempts are counted before they are made");
@@ -92,6 +94,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         keys,
         tickets,
         webhooks,
+        consumers,
         dispatcher: Arc::clone(&dispatcher),
         audit_key,
         phase: phase_watch.clone(),
@@ -104,6 +107,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         tracer,
     });
     app.webhooks.load().await?;
+    app.consumers.load().await?;
     app.dispatcher.begin();
     let anybody = app.settings.dev.then(|| Principal::operator(Actor::Development));
     let server =
@@ -114,6 +118,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     }
     tokio::spawn(tickets::sweep(Arc::clone(&app)));
     outboxes::run(relays, &phase_watch);
+    let waited_for = Arc::clone(&app);
+    tokio::spawn(async move { waited_for.consumers.run().await });
     tokio::spawn(retention::run(Arc::clone(&store), app.settings.retention));
     phase.send_replace(Phase::Ready);
     banner::print(&app, address);

@@ -321,6 +321,8 @@ pub enum Kind {
     Key,
     /// A webhook.
     Webhook,
+    /// A consumer: a queue that workers fetch from.
+    Consumer,
     /// How a subscription stands (`tidings_core::circuit::Standing`); its id is the subscription's.
     Standing,
     /// A replay under way.

@@ -83,6 +83,7 @@ fn settings(chance: &mut Chance, length_ms: u64) -> Settings {
         on_exhausted: if chance.once_in(3) { OnExhausted::Park } else { OnExhausted::Skip },
         deactivate_after: *chance.pick(&[None, Some(1), Some(3), Some(5), Some(5)]),
         rate: if chance.once_in(5) { Rate::parse(chance.pick::<&str>(&["5/s", "50/s", "120/m"])).ok() } else { None },
+        pull: None,
     }
 }
 

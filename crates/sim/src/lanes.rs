@@ -7,7 +7,7 @@ use tidings_core::filter::Filter;
 use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::rate::Rate;
-use tidings_engine::dispatcher::{Dispatcher, Job, Only, Order as Ordered, Outcome, Point, Subscription};
+use tidings_engine::dispatcher::{Dispatcher, Job, Only, Order as Ordered, Outcome, Point, Subscriber, Subscription};
 use tidings_log::store::{DeadLetter, DeadQuery};
 use tidings_log::{Store, Tenant, Unavailable};
 use tidings_sinks::Sink;
@@ -74,7 +74,9 @@ impl Lanes {
 
     pub(crate) fn start(&self, spec: Spec) {
         let Spec { name: id, tenant, filter, settings, sink } = spec;
-        self.dispatcher.start(Subscription { id, tenant, filter, start: Offset(0), settings, told: true, sink });
+        let subscriber = Subscriber::Webhook;
+        let start = Offset(0);
+        self.dispatcher.start(Subscription { id, tenant, filter, start, settings, subscriber, told: true, sink });
     }
 
     /// Does something to a webhook.
@@ -97,7 +99,7 @@ impl Lanes {
         };
         match self.dispatcher.order(name, ordered, Vec::new()).await {
             Some(Ok(Outcome::Done(_))) => Became::Done,
-            Some(Ok(Outcome::Pointless)) => Became::Pointless,
+            Some(Ok(Outcome::Settled(_) | Outcome::Pointless)) => Became::Pointless,
             Some(Err(_)) | None => Became::Failed,
         }
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use memchr::memmem;
 use tidings_core::event::{EventType, Header};
 use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
 
 /// Where the name of a trace context stands in a header; prepared, for every attempt looks for it.
 static TRACEPARENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"traceparent\""));
@@ -15,6 +16,8 @@ static TRACEPARENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem:
 pub struct Parcel<'a> {
     /// Id of the event, the same at every attempt.
     pub id: &'a EventId,
+    /// Its place in the tenant's order.
+    pub offset: Offset,
     /// What happened.
     pub event_type: &'a EventType,
     /// The stored header (see `tidings_core::event`).

@@ -68,6 +68,13 @@ impl Client {
         self.send(&bytes)
     }
 
+    /// `PUT path` with a JSON body.
+    pub(super) fn put(&mut self, path: &str, body: &[u8]) -> io::Result<Reply> {
+        let (address, length) = (self.address, body.len());
+        let head = format!("PUT {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+        self.send(&[head.as_bytes(), body].concat())
+    }
+
     fn send(&mut self, bytes: &[u8]) -> io::Result<Reply> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,

@@ -7,6 +7,7 @@
 //! | `full` | the disk has no room | refusals that say when to come back, reads go on, heals by itself |
 //! | `power` | the power: unsynced writes are gone or torn | everything acknowledged before is there |
 //! | `deliver` | the process, by `kill -9` with webhooks | each delivered, in order, signed; at most 256 repeated a webhook |
+//! | `queue` | workers of a consumer, by `kill -9` | every message is processed, in order, none is stuck |
 //! | `blackholes` | thousands of endpoints, which never answer | the healthy ones' p99 at most doubles |
 //! | `herd` | a thousand endpoints, which come back together after 503s or refused connections | no second above three times the mean |
 //! | `outbox` | applications, Tidings and PostgreSQL, by `kill -9` in turn | each committed row once in the log, in order; no other |
@@ -33,6 +34,7 @@ mod load;
 mod oracle;
 mod outbox;
 mod power;
+mod queue;
 mod reader;
 mod report;
 mod server;
@@ -105,6 +107,16 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: deliver::Options,
     },
+    /// `kill -9` of the workers of a consumer.
+    Queue {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        options: queue::Options,
+    },
+    /// A worker of `queue`.
+    #[command(hide = true)]
+    Worker(queue::worker::Options),
     /// Thousands of webhooks whose endpoint never answers.
     Blackholes {
         #[command(flatten)]
@@ -180,6 +192,8 @@ pub(crate) fn run(fault: Fault) -> Result<()> {
         Fault::Full { common, options } => one("full", &common, |bench| full::run(bench, &options)),
         Fault::Power { common, options } => one("power", &common, |bench| power::run(bench, &options)),
         Fault::Deliver { common, options } => one("deliver", &common, |bench| deliver::run(bench, &options)),
+        Fault::Queue { common, options } => one("queue", &common, |bench| queue::run(bench, &options)),
+        Fault::Worker(options) => queue::worker::run(&options).map(|()| true),
         Fault::Blackholes { common, options } => one("blackholes", &common, |bench| blackholes::run(bench, &options)),
         Fault::Herd { common, options } => one("herd", &common, |bench| herd::run(bench, &options)),
         Fault::Outbox { common, options } => one("outbox", &common, |bench| outbox::run(bench, &options)),
@@ -203,7 +217,8 @@ fn one(fault: &'static str, common: &Common, run: impl FnOnce(&mut Bench) -> Res
 fn all(common: &Common, short: bool) -> Result<bool> {
     let (kill, sync, full) = (kill::Options::of_all(short), sync::Options::of_all(short), full::Options::of_all());
     let (power, flip) = (power::Options::of_all(short), flip::Options::of_all(short));
-    let (deliver, outbox) = (deliver::Options::of_all(short), outbox::Options::of_all(short));
+    let (deliver, queue) = (deliver::Options::of_all(short), queue::Options::of_all(short));
+    let outbox = outbox::Options::of_all(short);
     let started = clock::now();
     let reports = [
         observe("kill", common, |bench| kill::run(bench, &kill))?,
@@ -211,6 +226,7 @@ fn all(common: &Common, short: bool) -> Result<bool> {
         observe("full", common, |bench| full::run(bench, &full))?,
         observe("power", common, |bench| power::run(bench, &power))?,
         observe("deliver", common, |bench| deliver::run(bench, &deliver))?,
+        observe("queue", common, |bench| queue::run(bench, &queue))?,
         observe("outbox", common, |bench| outbox::run(bench, &outbox))?,
         observe("flip", common, |bench| flip::run(bench, &flip))?,
     ];

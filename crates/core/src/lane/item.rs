@@ -81,7 +81,10 @@ impl Item {
 
     pub(super) fn restored(row: Row, key: Option<u64>) -> Self {
         let stage = match row.state {
-            RowState::Waiting if row.attempts == 0 && row.replay.is_none() => Stage::Queued,
+            // One that was taken back has its time.
+            RowState::Waiting if row.attempts == 0 && row.replay.is_none() && row.due == Timestamp::default() => {
+                Stage::Queued
+            }
             RowState::Waiting => Stage::Waiting(row.due),
             RowState::Parked => Stage::Parked,
             RowState::Settled => Stage::Followed,

@@ -44,6 +44,10 @@ impl Lane {
         }
         match outcome {
             Outcome::Delivered(_) => self.delivered(offset),
+            Outcome::Retry { reason, retry_after, .. } if self.is_pulled() => {
+                let due = self.due_again(offset, attempted.ended, retry_after, jitter);
+                self.failed(offset, reason, due);
+            }
             Outcome::Retry { reason, retry_after, .. } => {
                 let at_least = asked_for(retry_after);
                 let made = self.items.get(&offset).map_or(1, Item::made);
@@ -88,7 +92,7 @@ impl Lane {
         true
     }
 
-    fn delivered(&mut self, offset: Offset) {
+    pub(super) fn delivered(&mut self, offset: Offset) {
         let warned = self.standing.circuit.is_warned();
         if let Some(rounds) = self.standing.circuit.succeeded() {
             self.stood = true;

@@ -47,6 +47,18 @@ pub struct Settings {
     pub deactivate_after: Option<u32>,
     /// Most attempts in a time.
     pub rate: Option<Rate>,
+    /// Its workers come and fetch, and the terms for that; `None`: it is sent to.
+    pub pull: Option<Pull>,
+}
+
+/// The terms of a subscription whose workers fetch. They say themselves how much they take, and what one of them fails at
+/// says nothing of the next event: there is no circuit, and no round that deactivates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pull {
+    /// Deliveries after the first one, before it is given up.
+    pub retries_max: u32,
+    /// How long a worker may take: what is out when the lane ends is not sent again before that.
+    pub ack_wait: Duration,
 }
 
 /// How an attempt ended.
@@ -60,7 +72,7 @@ pub enum Outcome {
         reason: Box<str>,
         /// What it said.
         answer: Answer,
-        /// How long the subscriber asks to be left alone.
+        /// How long the subscriber asks to be left alone; a worker that fetches says when exactly.
         retry_after: Option<Duration>,
     },
     /// It will never take this event.

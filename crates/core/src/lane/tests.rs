@@ -8,6 +8,7 @@ use crate::circuit::Status;
 use crate::retry::Schedule;
 
 mod cases;
+mod pulled;
 
 /// A small generator: the seed tells the run.
 struct Chance(u64);
@@ -75,7 +76,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, crashes: bool) -> Self {
+    fn new(seed: u64, crashes: bool, pulled: bool) -> Self {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let count = 20 + chance.below(300);
         let keys: Vec<_> = (0..=count).map(|_| (!chance.one_in(5)).then_some(chance.0 % 7)).collect();
@@ -88,7 +89,9 @@ impl World {
             on_exhausted: OnExhausted::Skip,
             deactivate_after: None,
             rate: None,
+            pull: None,
         };
+        let settings = if pulled { Settings { pull: Some(pull(&settings)), ..settings } } else { settings };
         let disk = Disk::default();
         let lane = reopened(&disk, &settings, &keys, Timestamp::from_millis(0));
         Self {
@@ -121,6 +124,8 @@ impl World {
             150..170 => self.take(),
             170..190 => self.commit(),
             190..194 => self.follow(),
+            194..196 if self.lane.is_pulled() => self.end_one_late(),
+            196 if self.lane.is_pulled() && self.chance.one_in(4) => self.take_back(),
             194..199 => self.now = self.now.plus(Duration::from_millis(self.chance.below(2_000))),
             _ => self.crash(),
         }
@@ -150,7 +155,7 @@ impl World {
             );
             self.in_flight.push(send);
         }
-        assert!(self.lane.unsettled() <= UNSETTLED_MAX);
+        assert!(self.lane.unsettled() <= if self.lane.is_pulled() { FETCHED_MAX } else { UNSETTLED_MAX });
     }
 
     fn key(&self, offset: Offset) -> Option<u64> {
@@ -177,6 +182,29 @@ impl World {
         self.uncommitted.push(send.offset);
         let attempted = Attempted { offset: send.offset, began: self.now, ended: self.now, about: About::default() };
         self.lane.settle(attempted, outcome, 0.0);
+    }
+
+    /// A worker says that it is done with what came back from it: its time was over.
+    fn end_one_late(&mut self) {
+        let offset = Offset(1 + self.chance.below(self.head()));
+        let out = self.in_flight.iter().any(|send| send.offset == offset);
+        let attempt = 1 + u32::try_from(self.chance.below(3)).unwrap();
+        let word = self.lane.late(offset, attempt);
+        assert!(!out || word == Late::Stale, "another worker has {offset}");
+        if word == Late::Counts {
+            self.delivered.push(offset);
+            self.uncommitted.push(offset);
+        }
+    }
+
+    /// The lane goes on with other settings: what is out may still be answered.
+    fn take_back(&mut self) {
+        self.lane.take_back(self.now);
+        for send in self.in_flight.drain(..) {
+            assert_eq!(self.lane.late(send.offset, send.attempt), Late::Counts);
+            self.delivered.push(send.offset);
+            self.uncommitted.push(send.offset);
+        }
     }
 
     fn take(&mut self) {
@@ -216,8 +244,9 @@ impl World {
             *self.excused.entry(offset).or_default() += 1;
         }
         // What a commit that did not make it told is not committed either.
-        for offset in self.answers.keys() {
-            *self.excused.entry(*offset).or_default() += u32::from(!self.is_told(*offset));
+        let ended: BTreeSet<_> = self.answers.keys().chain(&self.delivered).copied().collect();
+        for offset in ended {
+            *self.excused.entry(offset).or_default() += u32::from(!self.is_told(offset));
         }
         self.lane = reopened(&self.disk, &self.settings, &self.keys, self.now);
         self.lane.be_careful(self.chance.one_in(2));
@@ -294,9 +323,13 @@ fn reopened(disk: &Disk, settings: &Settings, keys: &[Option<u64>], now: Timesta
     lane
 }
 
-fn run(seeds: std::ops::Range<u64>, crashes: bool) {
+fn pull(settings: &Settings) -> Pull {
+    Pull { retries_max: u32::try_from(settings.schedule.steps().len()).unwrap(), ack_wait: Duration::from_secs(30) }
+}
+
+fn run(seeds: std::ops::Range<u64>, crashes: bool, pulled: bool) {
     for seed in seeds {
-        let mut world = World::new(seed, crashes);
+        let mut world = World::new(seed, crashes, pulled);
         for _ in 0..2_000 {
             world.step();
         }
@@ -309,10 +342,16 @@ fn run(seeds: std::ops::Range<u64>, crashes: bool) {
 
 #[test]
 fn everything_is_delivered_in_order_whatever_fails() {
-    run(1..300, false);
+    run(1..300, false, false);
 }
 
 #[test]
 fn a_crash_at_any_moment_loses_nothing_and_repeats_only_what_was_unsettled() {
-    run(1_000..1_600, true);
+    run(1_000..1_600, true, false);
+}
+
+#[test]
+fn what_workers_fetch_keeps_the_same_laws() {
+    run(2_000..2_300, false, true);
+    run(3_000..3_600, true, true);
 }

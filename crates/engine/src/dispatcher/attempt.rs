@@ -33,8 +33,8 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Makes one; an event that is not held is read from the log.
-    pub(super) fn make(&self, turn: Turn, held: Option<Arc<Event>>, place: Place) -> Pending<Attempted> {
+    /// Makes one; an event that is not held is read from the log. Who fetches needs no place.
+    pub(super) fn make(&self, turn: Turn, held: Option<Arc<Event>>, place: Option<Place>) -> Pending<Attempted> {
         let (store, tenant, sink, now) = (Arc::clone(&self.store), self.tenant, Arc::clone(&self.sink), self.env.now);
         Box::pin(async move {
             let _place = place;
@@ -75,6 +75,7 @@ async fn deliver(sink: &dyn Sink, event: &Event, turn: &Turn) -> Outcome {
     let (header, data) = (event.share(event.header()), event.bytes().map(|data| event.share(data)));
     let parcel = Parcel {
         id: &subject.id,
+        offset: event.offset,
         event_type: &subject.event_type,
         header: &header,
         data: data.as_ref(),

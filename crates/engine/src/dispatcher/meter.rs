@@ -28,6 +28,11 @@ impl Meter {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a delivery that a worker fetched: it says nothing of how fast deliveries are.
+    pub(super) fn fetched(&self) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a delivery of an event that was recorded at `recorded`.
     pub(super) fn delivered(&self, recorded: Timestamp, now: Timestamp) {
         self.delivered.fetch_add(1, Ordering::Relaxed);

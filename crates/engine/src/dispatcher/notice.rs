@@ -9,7 +9,7 @@ use tidings_core::time::Timestamp;
 use tidings_log::store::{Letter, Prepared};
 use tidings_log::{Append, Tenant, Write};
 
-use super::{Env, Subscription};
+use super::{Env, Subscriber, Subscription};
 
 /// Collects what a commit is to tell.
 pub(super) struct Notices<'a> {
@@ -26,46 +26,51 @@ impl<'a> Notices<'a> {
 
     /// Of the subscription itself.
     pub(super) fn notice(&mut self, notice: &Notice) {
-        let id = &*self.subscription.id;
-        let (name, data) = match notice {
+        let (what, data) = match notice {
             Notice::Failing { round, reason } => {
                 let last = self.subscription.settings.deactivate_after;
-                let data = json!({"webhook": id, "round": round, "deactivatesAtRound": last, "reason": reason});
-                ("tidings.webhook.failing", data)
+                ("failing", json!({"round": round, "deactivatesAtRound": last, "reason": reason}))
             }
-            Notice::Recovered { rounds } => ("tidings.webhook.recovered", json!({"webhook": id, "rounds": rounds})),
-            Notice::Deactivated { reason } => ("tidings.webhook.deactivated", json!({"webhook": id, "reason": reason})),
-            Notice::Gap { first, last } => {
-                ("tidings.webhook.gap", json!({"webhook": id, "firstOffset": first, "lastOffset": last}))
-            }
+            Notice::Recovered { rounds } => ("recovered", json!({"rounds": rounds})),
+            Notice::Deactivated { reason } => ("deactivated", json!({"reason": reason})),
+            Notice::Gap { first, last } => ("gap", json!({"firstOffset": first, "lastOffset": last})),
         };
-        self.push(name, &data);
+        let (kind, _) = self.who();
+        self.push(&format!("tidings.{kind}.{what}"), data);
     }
 
     /// Of a delivery that was given up.
     pub(super) fn dead(&mut self, dead: &Dead, letter: &Letter, event_id: Option<&str>) {
         let data = json!({
             "deadLetter": letter.id,
-            "webhook": self.subscription.id,
             "eventId": event_id,
             "eventType": letter.event_type,
             "offset": dead.offset,
             "attempts": dead.attempts,
             "reason": dead.reason,
         });
-        self.push("tidings.delivery.dead_lettered", &data);
+        self.push("tidings.delivery.dead_lettered", data);
     }
 
     /// Of a replay that came to its end.
     pub(super) fn replayed(&mut self, replay: &str, sent: u64) {
-        let data = json!({"replay": replay, "webhook": self.subscription.id, "events": sent});
-        self.push("tidings.replay.completed", &data);
+        self.push("tidings.replay.completed", json!({"replay": replay, "events": sent}));
     }
 
-    fn push(&mut self, name: &str, data: &Value) {
+    /// What the subscription is called, and what kind of subscriber that is.
+    fn who(&self) -> (&'static str, &str) {
+        match &self.subscription.subscriber {
+            Subscriber::Webhook => ("webhook", &self.subscription.id),
+            Subscriber::Consumer(name) => ("consumer", name),
+        }
+    }
+
+    fn push(&mut self, name: &str, mut data: Value) {
         if !self.subscription.told {
             return;
         }
+        let (kind, called) = self.who();
+        data[kind] = called.into();
         let mut random = [0; 26];
         (self.env.random)(&mut random);
         let (about, data) = (Some(&*self.subscription.id), data.to_string().into());

@@ -24,6 +24,19 @@ pub enum Order {
     Replay(Job),
     /// End a replay: what is not sent yet is not sent.
     Cancel(Box<str>),
+    /// What workers are done with: the answer says which of it is settled and committed as such.
+    Done(Vec<Word>),
+}
+
+/// A worker's word that it is done with a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Of which event.
+    pub offset: Offset,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Whether it was out, and was told so through the sink.
+    pub was_out: bool,
 }
 
 /// Where a subscription goes on once it is active again.
@@ -38,10 +51,12 @@ pub enum Point {
 }
 
 /// What became of an [`Order`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is done, for so many (dead letters, replays).
     Done(usize),
+    /// Of [`Order::Done`], those that are settled.
+    Settled(Vec<Offset>),
     /// It makes no sense as things stand: an active one cannot be activated, say.
     Pointless,
 }

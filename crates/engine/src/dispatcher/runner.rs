@@ -1,6 +1,7 @@
 //! The loop of one lane: take what waits, send, settle, commit, wait.
 
 mod committing;
+mod fetching;
 mod ordering;
 mod sending;
 
@@ -115,6 +116,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         flush: None,
         due: None,
     };
+    attempts.sink.listen(&bell);
     let mut runner = Runner {
         shard,
         number,
@@ -195,6 +197,7 @@ impl Runner {
                 self.told = told;
                 self.lane.hold();
                 self.signals.page = None;
+                self.let_workers_be();
                 if told == Told::Cancel {
                     // Their outcomes are unknown now, not failures: what is not settled is sent again.
                     self.signals.answers.clear();

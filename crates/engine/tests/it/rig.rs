@@ -14,7 +14,7 @@ use tidings_core::secret::SigningSecret;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tidings_egress::{Door, Policy, Resolver, Target, Trust};
-use tidings_engine::dispatcher::{Dispatcher, Env, LaneStatus, Subscription};
+use tidings_engine::dispatcher::{Dispatcher, Env, LaneStatus, Subscriber, Subscription};
 use tidings_log::sqlite::{SqliteStore, Synchronous};
 use tidings_log::store::{Append, Attempt, Prepared};
 use tidings_log::{Store, Tenant, Write, Written};
@@ -132,6 +132,7 @@ impl Rig {
                 ordering: Ordering::Aggregate,
                 ..Terms::default()
             },
+            subscriber: Subscriber::Webhook,
             told: true,
             sink,
         }

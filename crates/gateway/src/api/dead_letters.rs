@@ -54,12 +54,25 @@ struct Filter {
 }
 
 impl Filter {
-    /// The query for a page of open ones; `None`: nothing can match, there are no consumers and sinks yet.
-    fn query(&self, tenant: Tenant, before: Option<Box<str>>) -> Option<DeadQuery> {
-        let nobody = self.consumer.is_some() || self.sink.is_some();
-        (!nobody).then(|| DeadQuery {
+    /// The one subscription that it names, if it names one; an error: nothing can match.
+    fn subscription(&self, call: &Call) -> Result<Option<Box<str>>, Nobody> {
+        match (&self.webhook, &self.consumer, &self.sink) {
+            (webhook, None, None) => Ok(webhook.clone()),
+            (None, Some(name), None) => match call.app.consumers.get(&call.tenant, name) {
+                Some((consumer, _)) => Ok(Some(consumer.id.clone())),
+                None => Err(Nobody),
+            },
+            // There are no sinks yet, and nobody is two subscribers.
+            _ => Err(Nobody),
+        }
+    }
+
+    /// The query for a page of open ones; `None`: nothing can match.
+    fn query(&self, call: &Call, tenant: Tenant, before: Option<Box<str>>) -> Option<DeadQuery> {
+        let subscription = self.subscription(call).ok()?;
+        Some(DeadQuery {
             tenant,
-            subscription: self.webhook.clone(),
+            subscription,
             event_type: self.event_type.as_ref().map(|event_type| event_type.as_str().into()),
             since: self.since,
             open: true,
@@ -68,6 +81,9 @@ impl Filter {
         })
     }
 }
+
+/// A filter names nobody.
+struct Nobody;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,7 +113,7 @@ pub(crate) async fn list(call: Call) -> Answer {
     let Some(tenant) = call.known_tenant() else { return Ok(page::render(&[], None)) };
     let mut found = Vec::new();
     let mut before = call.parameter("after").map(Into::into);
-    while let Some(query) = filter.query(tenant, before.take()).filter(|_| found.len() <= limit) {
+    while let Some(query) = filter.query(&call, tenant, before.take()).filter(|_| found.len() <= limit) {
         let page = call.app.store.dead_letters(query).await?;
         before = page.last().map(|letter| letter.id.clone()).filter(|_| page.len() == PAGE);
         found.extend(page.into_iter().filter(|letter| reaches(&call, letter)));
@@ -114,15 +130,20 @@ pub(crate) async fn list(call: Call) -> Answer {
     Ok(page::render(&items, next))
 }
 
-/// Whether the caller may know of a dead letter: as of the webhook that it belongs to.
+/// Whether the caller may know of a dead letter: as of the subscriber that it belongs to.
 fn reaches(call: &Call, letter: &DeadLetter) -> bool {
+    if let Some(consumer) = call.app.consumers.by_id(&call.tenant, &letter.subscription) {
+        return call.principal.reaches(consumer.confined.as_deref());
+    }
     let webhook = call.app.webhooks.get(&call.tenant, owner(&letter.subscription).0);
     webhook.is_some_and(|webhook| call.principal.reaches(webhook.confined.as_deref()))
 }
 
 fn listing(call: &Call, letter: &DeadLetter, event: Option<&Event>) -> Value {
+    let consumer = call.app.consumers.by_id(&call.tenant, &letter.subscription);
     let (webhook, target) = owner(&letter.subscription);
-    let record = call.app.webhooks.get(&call.tenant, webhook);
+    let webhook = Some(webhook).filter(|_| consumer.is_none());
+    let record = webhook.and_then(|webhook| call.app.webhooks.get(&call.tenant, webhook));
     let (state, closed_at, closed_reason) = match &letter.state {
         DeadState::Open => ("open", None, None),
         DeadState::Replayed { at } => ("replayed", Some(*at), None),
@@ -131,6 +152,7 @@ fn listing(call: &Call, letter: &DeadLetter, event: Option<&Event>) -> Value {
     json!({
         "id": &*letter.id,
         "webhook": webhook,
+        "consumer": consumer.map(|consumer| consumer.name.clone()),
         "notify": target,
         "url": record.filter(|_| target.is_none()).map(|record| record.settings.url.clone()),
         "eventId": event.map(|event| &event.subject.id),
@@ -243,7 +265,7 @@ async fn select(call: &Call, tenant: Tenant, filter: &Filter) -> Result<(VecDequ
         for (number, id) in ids.iter().enumerate() {
             let letter = call.app.store.dead_letter(tenant, id).await?.filter(|letter| reaches(call, letter));
             let letter = letter.ok_or_else(|| body::invalid(format!("/filter/ids/{number}: no such dead letter")))?;
-            if letter.state == DeadState::Open && fits(filter, &letter) {
+            if letter.state == DeadState::Open && fits(call, filter, &letter) {
                 found.push_back(letter);
             }
         }
@@ -252,7 +274,7 @@ async fn select(call: &Call, tenant: Tenant, filter: &Filter) -> Result<(VecDequ
     }
     let mut more = false;
     let mut before = None;
-    while let Some(query) = filter.query(tenant, before.take()) {
+    while let Some(query) = filter.query(call, tenant, before.take()) {
         let page = call.app.store.dead_letters(query).await?;
         before = page.last().map(|letter| letter.id.clone()).filter(|_| page.len() == PAGE);
         for letter in page.into_iter().filter(|letter| reaches(call, letter)) {
@@ -269,10 +291,8 @@ async fn select(call: &Call, tenant: Tenant, filter: &Filter) -> Result<(VecDequ
     Ok((found, more))
 }
 
-fn fits(filter: &Filter, letter: &DeadLetter) -> bool {
-    filter.consumer.is_none()
-        && filter.sink.is_none()
-        && filter.webhook.as_ref().is_none_or(|webhook| *webhook == letter.subscription)
+fn fits(call: &Call, filter: &Filter, letter: &DeadLetter) -> bool {
+    filter.subscription(call).is_ok_and(|named| named.is_none_or(|named| named == letter.subscription))
         && filter.event_type.as_ref().is_none_or(|event_type| event_type.as_str() == &*letter.event_type)
         && filter.since.is_none_or(|since| letter.at >= since)
 }
@@ -286,7 +306,11 @@ async fn order(
 ) -> Result<Option<usize>, Problem> {
     let Some(subscription) = letters.first().map(|letter| letter.subscription.clone()) else { return Ok(Some(0)) };
     let ids: Vec<_> = letters.iter().map(|letter| letter.id.clone()).collect();
-    let what = json!({ "webhook": owner(&subscription).0, "deadLetters": ids, "reason": reason });
+    let subscriber = match call.app.consumers.by_id(&call.tenant, &subscription) {
+        Some(consumer) => ("consumer", consumer.name.to_string()),
+        None => ("webhook", owner(&subscription).0.to_owned()),
+    };
+    let what = json!({ subscriber.0: subscriber.1, "deadLetters": ids, "reason": reason });
     let (order, event_type) = match reason {
         None => (Order::Revive(letters), "tidings.dead_letter.replayed"),
         Some(reason) => (Order::Discard(letters, reason.into()), "tidings.dead_letter.discarded"),
@@ -294,6 +318,6 @@ async fn order(
     let told = call.app.webhooks.order(tenant, &subscription, order, (event_type, what), &call.principal.actor).await?;
     Ok(told.map(|outcome| match outcome {
         Outcome::Done(count) => count,
-        Outcome::Pointless => 0,
+        Outcome::Settled(_) | Outcome::Pointless => 0,
     }))
 }

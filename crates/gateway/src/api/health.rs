@@ -52,6 +52,7 @@ pub(crate) async fn events(call: Call) -> Answer {
         "consumerLag": totals.lag,
         "outboxDelayMs": outbox.delay_ms,
         "inFlight": totals.in_flight,
+        "withWorkers": call.app.consumers.totals().0,
         "subscriptions": { "active": active, "paused": paused, "deactivated": deactivated },
         "attempts": { "delivered": delivered, "failed": failed },
         "outboxes": { "reading": outbox.reading, "failing": outbox.failing, "quarantined": outbox.quarantined },

@@ -43,6 +43,9 @@ fn text(app: &App) -> String {
     of_the_log(&mut text, &app.watch.measures());
     of_deliveries(&mut text, app.dispatcher.totals());
     of_outboxes(&mut text, app);
+    let (out, waiting) = app.consumers.totals();
+    text.gauge("tidings_consumer_messages_in_flight", "Messages that workers have.", out);
+    text.gauge("tidings_consumer_fetches_waiting", "Fetches that wait for messages.", waiting);
     if let Some([exported, dropped]) = app.tracer.as_ref().map(Tracer::counts) {
         text.family("tidings_trace_spans", "counter", "Spans by what became of them.");
         text.sample("tidings_trace_spans", "_total", &[("outcome", "exported")], exported);

@@ -15,7 +15,8 @@ use super::problem::Problem;
 use super::unread;
 use super::webhooks::{deliveries, orders, replays, secrets};
 use super::{
-    audit, dead_letters, errors, events, health, keys, metrics, openapi, publish, quarantine, stream, tickets, webhooks,
+    audit, consumers, dead_letters, errors, events, health, keys, metrics, openapi, publish, quarantine, stream, tickets,
+    webhooks,
 };
 use crate::app::App;
 use crate::clock;
@@ -84,6 +85,7 @@ pub(crate) fn all() -> Vec<Route> {
         route(&get, "/openapi.json", Open, &[], |call| Box::pin(openapi::document(call))),
     ];
     routes.extend(of_webhooks());
+    routes.extend(of_consumers());
     routes.extend(of_dead_letters());
     routes.extend(of_sources());
     routes
@@ -112,6 +114,27 @@ fn of_webhooks() -> Vec<Route> {
         read("/webhooks/{id}/attempts", PAGE, |call| Box::pin(deliveries::attempts(call))),
         secret(get, "/webhooks/{id}/secret", |call| Box::pin(secrets::secret(call))),
         secret(post, "/webhooks/{id}/rotate-secret", |call| Box::pin(secrets::rotate(call))),
+    ]
+}
+
+fn of_consumers() -> Vec<Route> {
+    use Scope::{ConsumersRead, ConsumersWork, ConsumersWrite};
+    let (get, post) = (Method::GET, Method::POST);
+    let read = |path, query, handler| route(&get, path, Access::Needs(ConsumersRead), query, handler);
+    let write = |method: &Method, path, handler| route(method, path, Access::Needs(ConsumersWrite), &[], handler);
+    let work = |path, handler| route(&post, path, Access::Needs(ConsumersWork), &[], handler);
+    vec![
+        read("/consumers", PAGE, |call| Box::pin(consumers::list(call))),
+        read("/consumers/{name}", &[], |call| Box::pin(consumers::one(call))),
+        write(&Method::PUT, "/consumers/{name}", |call| Box::pin(consumers::put(call))),
+        write(&Method::DELETE, "/consumers/{name}", |call| Box::pin(consumers::remove(call))),
+        write(&post, "/consumers/{name}/pause", |call| Box::pin(consumers::pause(call))),
+        write(&post, "/consumers/{name}/resume", |call| Box::pin(consumers::resume(call))),
+        write(&post, "/consumers/{name}/seek", |call| Box::pin(consumers::seek(call))),
+        work("/consumers/{name}/fetch", |call| Box::pin(consumers::work::fetch(call))),
+        work("/consumers/{name}/ack", |call| Box::pin(consumers::work::ack(call))),
+        work("/consumers/{name}/nack", |call| Box::pin(consumers::work::nack(call))),
+        work("/consumers/{name}/extend", |call| Box::pin(consumers::work::extend(call))),
     ]
 }
 

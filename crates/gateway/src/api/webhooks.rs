@@ -78,7 +78,7 @@ fn draft(mut members: Map<String, Value>) -> Result<Draft, Problem> {
 }
 
 /// `latest`, `earliest`, an offset or a time, as the offset after which one goes on; `None`: nothing was said.
-async fn place(call: &Call, tenant: Tenant, pointer: &str, from: &Value) -> Result<Option<Offset>, Problem> {
+pub(crate) async fn place(call: &Call, tenant: Tenant, pointer: &str, from: &Value) -> Result<Option<Offset>, Problem> {
     let invalid =
         || body::invalid(format!("{pointer}: `latest`, `earliest`, an offset, or a time as in 2026-11-22T10:15:30Z"));
     let extent = call.app.store.extent(tenant);

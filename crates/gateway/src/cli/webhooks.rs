@@ -201,7 +201,7 @@ fn name_and_value(header: &str) -> Result<(String, Value)> {
     Ok((name.trim().to_owned(), value.trim().into()))
 }
 
-fn object(text: &str) -> Result<Map<String, Value>> {
+pub(super) fn object(text: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str(text).context("not JSON")? {
         Value::Object(members) => Ok(members),
         _ => bail!("not a JSON object"),

@@ -10,6 +10,7 @@ mod settings;
 mod sink;
 mod traced;
 
+pub(crate) use changing::forgetting;
 pub(crate) use means::{Means, Smtp};
 pub(crate) use notify::{check_target, owner};
 pub(crate) use record::{FORMER_MAX, Record};

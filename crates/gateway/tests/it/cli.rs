@@ -1,5 +1,6 @@
 //! The command line as somebody types it.
 
+mod consumers;
 mod webhooks;
 
 use std::io::{BufRead as _, BufReader, Read as _};

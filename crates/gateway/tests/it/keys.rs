@@ -87,7 +87,7 @@ fn every_route_but_the_open_ones_asks_for_a_key() {
 fn every_route_takes_the_scope_that_it_is_listed_with() {
     let server = Server::guarded();
     let all = "events:write events:read events:erase streams:read webhooks:read webhooks:write webhooks:secret \
-               keys:read keys:write audit:read ops:read";
+               consumers:read consumers:write consumers:work keys:read keys:write audit:read ops:read";
     let all: Vec<_> = all.split_whitespace().collect();
     let mut with = BTreeMap::new();
     let mut without = BTreeMap::new();

@@ -3,6 +3,7 @@
 
 mod audit;
 mod cli;
+mod consumers;
 mod health;
 mod keys;
 mod operations;

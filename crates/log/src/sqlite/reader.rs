@@ -200,6 +200,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Key => "key",
         Kind::Webhook => "webhook",
+        Kind::Consumer => "consumer",
         Kind::Standing => "standing",
         Kind::Replay => "replay",
         Kind::Ticket => "ticket",

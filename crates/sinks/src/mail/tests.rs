@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tidings_core::event::EventType;
 use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -70,6 +71,7 @@ async fn deliver(mail: &Mail, data: &'static [u8]) -> Outcome {
     let event_type = EventType::parse("tidings.webhook.deactivated").unwrap();
     let parcel = Parcel {
         id: &id,
+        offset: Offset(1),
         event_type: &event_type,
         header: &header,
         data: Some(&data),

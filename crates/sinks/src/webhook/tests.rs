@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use tidings_core::event::EventType;
 use tidings_core::id::EventId;
+use tidings_core::offset::Offset;
 use tidings_core::signature::verify_v1;
 use tidings_egress::{Policy, Resolver, Trust};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -73,7 +74,16 @@ struct Given<'a> {
 async fn deliver(webhook: &Webhook, given: &Given<'_>) -> Outcome {
     let (id, event_type) = (EventId::parse("e1").unwrap(), EventType::parse("order.created").unwrap());
     let Given { data, envelope, attempt, replay } = *given;
-    let parcel = Parcel { id: &id, event_type: &event_type, header: &HEADER, data, envelope, attempt, replay };
+    let parcel = Parcel {
+        id: &id,
+        offset: Offset(1),
+        event_type: &event_type,
+        header: &HEADER,
+        data,
+        envelope,
+        attempt,
+        replay,
+    };
     webhook.deliver(&[parcel]).await.pop().unwrap()
 }
 

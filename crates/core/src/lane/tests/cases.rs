@@ -6,16 +6,16 @@ use crate::rate::Rate;
 
 const MINUTE: i64 = 60_000;
 
-fn minutes(minutes: i64) -> Timestamp {
+pub(super) fn minutes(minutes: i64) -> Timestamp {
     Timestamp::from_millis(minutes * MINUTE)
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings { max_concurrency: 16, deactivate_after: Some(5), ..Settings::default() }
 }
 
 /// A lane at the beginning, with events 1 to `count`, each of an aggregate of its own.
-fn lane(settings: Settings, count: u64) -> Lane {
+pub(super) fn lane(settings: Settings, count: u64) -> Lane {
     let mut lane = Lane::new(settings, Standing::default(), Offset(0), Acks::default(), [], minutes(0));
     (1..=count).for_each(|offset| assert!(lane.offer(Offset(offset), Some(offset))));
     lane
@@ -25,13 +25,13 @@ fn failed() -> Outcome {
     Outcome::Retry { reason: "status 503".into(), answer: Answer::default(), retry_after: None }
 }
 
-fn settle(lane: &mut Lane, send: &Send, outcome: Outcome, now: Timestamp) {
+pub(super) fn settle(lane: &mut Lane, send: &Send, outcome: Outcome, now: Timestamp) {
     let attempted = Attempted { offset: send.offset, began: now, ended: now, about: About::default() };
     lane.settle(attempted, outcome, 0.0);
 }
 
 /// Sends everything that may go at `now`, with one outcome; answers what was sent.
-fn all(lane: &mut Lane, outcome: &Outcome, now: Timestamp) -> Vec<(u64, u32)> {
+pub(super) fn all(lane: &mut Lane, outcome: &Outcome, now: Timestamp) -> Vec<(u64, u32)> {
     let mut sent = Vec::new();
     while let Some(send) = lane.next(now) {
         settle(lane, &send, outcome.clone(), now);
@@ -41,7 +41,7 @@ fn all(lane: &mut Lane, outcome: &Outcome, now: Timestamp) -> Vec<(u64, u32)> {
     sent
 }
 
-fn commit(lane: &mut Lane) -> Changes {
+pub(super) fn commit(lane: &mut Lane) -> Changes {
     let changes = lane.take_changes().unwrap_or_default();
     lane.committed();
     changes

@@ -39,7 +39,11 @@ impl Runner {
         let waits = match self.orders.front().map(|ordered| &ordered.order) {
             None => true,
             // Nothing may be in flight while the cursor is moved.
-            Some(Order::Activate(_)) => self.lane.in_flight() > 0 && !self.lane.standing().is_active(),
+            Some(Order::Activate(_)) => {
+                !self.lane.is_pulled() && self.lane.in_flight() > 0 && !self.lane.standing().is_active()
+            }
+            // Their outcomes are on the way.
+            Some(Order::Done(words)) => words.iter().any(|word| word.was_out && self.lane.is_sending(word.offset)),
             Some(Order::Revive(_) | Order::Discard(..)) => {
                 self.read_letters();
                 true
@@ -63,6 +67,7 @@ impl Runner {
             Order::Activate(point) => self.activate(*point),
             Order::Replay(job) => self.begin_replay(job, now),
             Order::Cancel(id) => self.cancel_replay(id),
+            Order::Done(words) => self.take_words(words),
             // They are carried out once it is known which letters are open.
             Order::Revive(_) | Order::Discard(..) => Outcome::Pointless,
         };
@@ -95,6 +100,9 @@ impl Runner {
             self.held.clear();
             self.shard.detach(self.number);
             self.attached = false;
+            if self.lane.is_pulled() {
+                self.take_back((self.shard.env.now)());
+            }
             if !self.lane.jump(to) {
                 return Outcome::Pointless;
             }

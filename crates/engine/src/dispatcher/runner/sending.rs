@@ -14,11 +14,7 @@ impl Runner {
     pub(super) fn send(&mut self, now: Timestamp) {
         self.crowded = false;
         while self.lane.is_ready(now) {
-            let proven = self.lane.standing().circuit.is_proven();
-            let Some(place) = self.shard.room.enter(self.subscription.tenant, proven, &self.bell) else {
-                self.crowded = true;
-                return;
-            };
+            let Some(place) = self.place() else { return };
             let Some(turn) = self.lane.next(now) else { return };
             let held = self.held.remove(&turn.offset);
             self.signals.answers.push(self.attempts.make(turn, held, place));
@@ -31,6 +27,7 @@ impl Runner {
         match mem::replace(&mut attempted.outcome, Err(Unavailable::Busy)) {
             Ok(outcome) => {
                 match (outcome.reason(), &attempted.event) {
+                    (None, Some(_)) if self.lane.is_pulled() => self.shard.meter.fetched(),
                     (None, Some(event)) if attempted.turn.replay.is_none() => {
                         self.shard.meter.delivered(event.recorded, now);
                     }

@@ -88,7 +88,9 @@ async fn tell(call: &Call, record: &Record, order: Order, event_type: &'static s
     let told = call.app.webhooks.order(tenant, &record.id, order, (event_type, what), &call.principal.actor).await?;
     match told {
         Some(Outcome::Done(_)) => Ok(shown(call, record)),
-        Some(Outcome::Pointless) => Err(conflict("it does not allow this as it stands: read it and try again")),
+        Some(Outcome::Pointless | Outcome::Settled(_)) => {
+            Err(conflict("it does not allow this as it stands: read it and try again"))
+        }
         None => Err(idle()),
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn create(mut call: Call) -> Answer {
     let order = Order::Replay(job);
     match call.app.webhooks.order(tenant, &record.id, order, what, &call.principal.actor).await? {
         Some(Outcome::Done(_)) => Ok(answer(StatusCode::CREATED, shown.to_string())),
-        Some(Outcome::Pointless) => {
+        Some(Outcome::Pointless | Outcome::Settled(_)) => {
             let detail = "as many replays of this webhook are under way as may be: wait for one, or cancel it";
             Err(Problem::new(&kinds::CONFLICT, detail))
         }
@@ -155,7 +155,7 @@ pub(crate) async fn cancel(call: Call) -> Answer {
     let order = Order::Cancel(job.id.clone());
     match call.app.webhooks.order(tenant, &record.id, order, what, &call.principal.actor).await? {
         Some(Outcome::Done(_)) => Ok(answer(StatusCode::OK, shown.to_string())),
-        Some(Outcome::Pointless) => Err(missing()),
+        Some(Outcome::Pointless | Outcome::Settled(_)) => Err(missing()),
         None => Err(idle()),
     }
 }

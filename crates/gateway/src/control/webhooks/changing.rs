@@ -128,6 +128,6 @@ impl Webhooks {
 }
 
 /// What takes away all that is kept of a subscription.
-fn forgetting(tenant: Tenant, id: &str) -> [Write; 2] {
+pub(crate) fn forgetting(tenant: Tenant, id: &str) -> [Write; 2] {
     [Write::Forget(id.into()), Write::Remove(Kind::Standing, Owner::Tenant(tenant), id.into())]
 }

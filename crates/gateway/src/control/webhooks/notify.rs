@@ -11,7 +11,7 @@ use tidings_core::filter::{Filter, TypePattern};
 use tidings_core::lane;
 use tidings_core::offset::Offset;
 use tidings_egress::Target;
-use tidings_engine::dispatcher::Subscription;
+use tidings_engine::dispatcher::{Subscriber, Subscription};
 use tidings_log::Tenant;
 use tidings_sinks::Sink;
 use tidings_sinks::webhook::Format;
@@ -91,6 +91,7 @@ pub(super) fn subscription(
         filter,
         start,
         settings: lane::Settings { max_concurrency: CONCURRENCY, ..lane::Settings::default() },
+        subscriber: Subscriber::Webhook,
         told: false,
         sink: sink(record, means, target)?,
     })

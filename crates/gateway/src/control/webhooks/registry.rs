@@ -12,7 +12,7 @@ use tidings_core::event::Channel;
 use tidings_core::offset::Offset;
 use tidings_core::secret::SigningSecret;
 use tidings_core::tenant::TenantName;
-use tidings_engine::dispatcher::{Dispatcher, LaneStatus, Subscription, opening};
+use tidings_engine::dispatcher::{Dispatcher, LaneStatus, Subscriber, Subscription, opening};
 use tidings_log::store::{Document, Expect, Kind, Owner, Store, Write};
 use tidings_log::{CommitError, Tenant};
 use tokio::sync::Mutex;
@@ -102,6 +102,7 @@ impl Webhooks {
             filter: record.filter(),
             start: record.start,
             settings: record.settings.lane(),
+            subscriber: Subscriber::Webhook,
             told: true,
             sink: traced(&record.id, Way::own(record, &self.means).sink(record, &self.means)?, &self.means),
         })

@@ -4,6 +4,7 @@ use anyhow::{Result, anyhow};
 use serde_json::json;
 use tidings_core::event::{Operational, data_of};
 use tidings_core::lane::Outcome;
+use tidings_core::offset::Offset;
 use tidings_sinks::Parcel;
 use tokio::time::Instant;
 
@@ -31,6 +32,7 @@ pub(super) async fn send(record: &Record, means: &Means) -> Result<Verdict> {
     let (header, data) = (envelope.slice(..header_bytes), envelope.slice_ref(data_of(&envelope, header_bytes)));
     let parcel = Parcel {
         id: &encoded.subject.id,
+        offset: Offset::BEFORE_FIRST,
         event_type: &encoded.subject.event_type,
         header: &header,
         data: Some(&data),

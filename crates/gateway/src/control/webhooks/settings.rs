@@ -11,13 +11,12 @@ use tidings_core::filter::{Filter, TypePattern};
 use tidings_core::lane::{self, OnExhausted, Ordering};
 use tidings_core::rate::Rate;
 use tidings_core::retry::Schedule;
-use tidings_core::time::{format_duration, parse_duration};
 use tidings_egress::Target;
 use tidings_sinks::webhook::{Format, Headers};
 
 use super::means::Means;
 use super::notify;
-use crate::control::{Fault, check_description};
+use crate::control::{Fault, check_description, duration_text};
 
 /// The longest time an endpoint may take, answer's body included.
 const TIMEOUT_MAX: Duration = Duration::from_secs(20);
@@ -112,20 +111,6 @@ fn null_as_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-mod duration_text {
-    use super::{Duration, format_duration, parse_duration};
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format_duration(*span))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map_err(serde::de::Error::custom)
-    }
-}
-
 /// What a webhook is to be, with its headers in clear.
 #[derive(Clone)]
 pub(crate) struct Draft {
@@ -209,6 +194,7 @@ impl Settings {
             on_exhausted: self.retry.on_exhausted,
             deactivate_after: self.deactivate_after,
             rate: self.rate_limit,
+            pull: None,
         }
     }
 
