@@ -15,6 +15,7 @@ mod quarantine;
 mod reader;
 mod relay;
 mod row;
+pub mod sqlite;
 
 pub use desk::Settings;
 pub use meter::{Measures, Meter, State};

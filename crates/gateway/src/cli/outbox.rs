@@ -1,5 +1,7 @@
 //! `tidings outbox`: makes an outbox in an application's database, and takes it away.
 
+mod sqlite;
+
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -16,12 +18,13 @@ pub(crate) struct OutboxArguments {
 
 #[derive(Subcommand)]
 enum OutboxCommand {
-    /// Make schema `tidings` with the outbox and the function `tidings.emit`; again: only give rights
+    /// Make the outbox; again: only give rights
     #[command(after_help = "Examples:
   tidings outbox install --url postgres://owner@localhost/shop --role shop --reader tidings
+  tidings outbox install --url sqlite:///var/lib/shop/app.db
   tidings outbox install --role shop --reader tidings --print")]
     Install(InstallArguments),
-    /// Take the schema away again
+    /// Take the outbox away again
     #[command(after_help = "Example: tidings outbox uninstall --url postgres://owner@localhost/shop")]
     Uninstall(UninstallArguments),
     /// Show how the outbox stands
@@ -31,13 +34,13 @@ enum OutboxCommand {
 
 #[derive(Args)]
 struct InstallArguments {
-    /// URL of the database; the password may stand in PGPASSWORD
+    /// URL of the database, postgres:// or sqlite://; the password may stand in PGPASSWORD
     #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
     url: Option<String>,
-    /// Role of an application, which may then call tidings.emit; may be given several times
+    /// Role of an application on PostgreSQL, which may then call tidings.emit; may be given several times
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
-    /// Role that Tidings connects as, which may then read the outbox
+    /// Role that Tidings connects to PostgreSQL as, which may then read the outbox
     #[arg(long, value_name = "ROLE")]
     reader: Option<String>,
     /// Print the SQL and change nothing
@@ -47,7 +50,7 @@ struct InstallArguments {
 
 #[derive(Args)]
 struct UninstallArguments {
-    /// URL of the database; the password may stand in PGPASSWORD
+    /// URL of the database, postgres:// or sqlite://; the password may stand in PGPASSWORD
     #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
     url: Option<String>,
     /// Also if rows in it were not relayed
@@ -60,7 +63,7 @@ struct UninstallArguments {
 
 #[derive(Args)]
 struct StatusArguments {
-    /// URL of the database; the password may stand in PGPASSWORD
+    /// URL of the database, postgres:// or sqlite://; the password may stand in PGPASSWORD
     #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true)]
     url: String,
     /// Print JSON
@@ -77,6 +80,9 @@ pub(crate) fn run(arguments: &OutboxArguments) -> Result<u8> {
 }
 
 fn install(arguments: &InstallArguments) -> Result<u8> {
+    if let Some(url) = arguments.url.as_deref().filter(|url| sqlite::is_meant(url)) {
+        return sqlite::install(url, arguments);
+    }
     let roles = install::Roles { producers: arguments.roles.clone(), reader: arguments.reader.clone() };
     let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
         print!("{}", install::script(&roles));
@@ -92,6 +98,9 @@ fn install(arguments: &InstallArguments) -> Result<u8> {
 }
 
 fn uninstall(arguments: &UninstallArguments) -> Result<u8> {
+    if let Some(url) = arguments.url.as_deref().filter(|url| sqlite::is_meant(url)) {
+        return sqlite::uninstall(url, arguments);
+    }
     let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
         print!("{}", install::UNINSTALL);
         return Ok(OK);
@@ -103,6 +112,9 @@ fn uninstall(arguments: &UninstallArguments) -> Result<u8> {
 }
 
 fn status(arguments: &StatusArguments) -> Result<u8> {
+    if sqlite::is_meant(&arguments.url) {
+        return sqlite::status(arguments);
+    }
     let config = config(&arguments.url)?;
     let status = block_on(async { Ok(install::status(&config).await?) })?;
     let told = json!({
@@ -119,7 +131,6 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
         println!("{told}");
         return Ok(OK);
     }
-    let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.0} s"));
     println!("layout               {}", status.layout);
     println!("read by              {}", status.reader.as_deref().unwrap_or("nobody yet"));
     println!("waiting              {}", status.waiting);
@@ -127,6 +138,10 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
     println!("size                 {} bytes", status.bytes);
     println!("longest transaction  {}", seconds(status.longest_transaction_seconds));
     Ok(OK)
+}
+
+fn seconds(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.0} s"))
 }
 
 fn config(url: &str) -> Result<tidings_sources::outbox::postgres::Config> {

@@ -157,3 +157,40 @@ fn a_row_in_quarantine_is_seen_mended_and_discarded_by_whoever_may() {
         (&json!("shop"), &json!("reading"), &json!(0))
     );
 }
+
+#[test]
+fn a_file_of_sqlite_is_relayed_through_kills_of_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.pragma_update(None, "journal_mode", "WAL").unwrap();
+    let url = format!("sqlite://{}", path.display());
+    let mut server = Server::with(true, &format!("[[outbox]]\nname = \"shop\"\nurl = \"{url}\"\n"));
+    let made = outbox(&server, &["install", "--url", &url]);
+    assert!(made.contains("made"), "{made}");
+    assert!(outbox(&server, &["install", "--url", &url]).contains("was there"));
+    assert!(outbox(&server, &["install", "--url", &url, "--print"]).contains("CREATE TABLE"));
+    let refused = server.run(&["outbox", "install", "--url", &url, "--role", "shop"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--role"), "{refused:?}");
+    for number in 0..200 {
+        let sql = "INSERT INTO tidings_outbox (event_type, aggregate_id, data) VALUES ('order.created', 'a', ?1)";
+        file.execute(sql, [number.to_string()]).unwrap();
+        if number % 50 == 25 {
+            server.kill();
+            server.start();
+        }
+    }
+    let client = server.client();
+    let found = until("all events", ARRIVAL, || {
+        let found = client.get("/events?limit=250").json()["data"].as_array()?.clone();
+        (found.len() >= 200).then_some(found)
+    });
+    let mut numbers: Vec<_> = found.iter().map(|event| event["data"].as_i64().unwrap()).collect();
+    // The newest may come first.
+    if numbers[0] > numbers[1] {
+        numbers.reverse();
+    }
+    assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+    let status: Value = serde_json::from_str(&outbox(&server, &["status", "--url", &url, "--json"])).unwrap();
+    assert!(status["reader"].is_string(), "{status}");
+}

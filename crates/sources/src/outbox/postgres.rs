@@ -66,7 +66,7 @@ impl Reader {
         // One that was made anew has no reader yet.
         let take = take || known.as_ref().is_some_and(|known| known.identity.install != found.install);
         if !take && found.reader.as_deref() != Some(&*self.name) {
-            return Err(taken(found.reader.as_deref()));
+            return Err(ReadError::taken(found.reader.as_deref()));
         }
         let reset = known.as_ref().and_then(|known| found.differs(known, &self.name));
         let era = known.as_ref().map_or(0, |known| known.identity.era);
@@ -76,7 +76,7 @@ impl Reader {
             _ => (Position::beginning(), era + 1),
         };
         position.identity = found.identity(era);
-        position.identity.mark = session.mark(&self.name, take, &position).await?.ok_or_else(|| taken(None))?;
+        position.identity.mark = session.mark(&self.name, take, &position).await?.ok_or_else(|| ReadError::taken(None))?;
         self.session = Some(session);
         Ok(Opened { position: position.text(), reset })
     }
@@ -107,11 +107,6 @@ impl Reader {
     pub(super) async fn woken(&mut self, pause: Duration) {
         sleep(pause).await;
     }
-}
-
-fn taken(by: Option<&str>) -> ReadError {
-    let by = by.map(|name| format!(" ({name})")).unwrap_or_default();
-    ReadError::Taken(format!("another Tidings{by} has begun to read this outbox: one reads it at a time"))
 }
 
 /// A connection's settings from a URL; the error says what is wrong.

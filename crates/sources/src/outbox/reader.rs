@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::postgres;
 use super::row::Row;
+use super::{postgres, sqlite};
 
 /// Reads the outbox of one database.
 ///
@@ -20,6 +20,8 @@ use super::row::Row;
 pub enum Reader {
     /// A PostgreSQL database, version 13 or later, the primary.
     Postgres(Box<postgres::Reader>),
+    /// A file of SQLite.
+    Sqlite(Box<sqlite::Reader>),
 }
 
 /// What `poll` found.
@@ -54,12 +56,21 @@ pub enum ReadError {
     Taken(String),
 }
 
+impl ReadError {
+    /// Of a source that another reader has taken, by this name.
+    pub(super) fn taken(by: Option<&str>) -> Self {
+        let by = by.map(|name| format!(" ({name})")).unwrap_or_default();
+        Self::Taken(format!("another Tidings{by} has begun to read this outbox: one reads it at a time"))
+    }
+}
+
 impl Reader {
     /// Connects, and looks whether this is still the source that `position` belongs to. `take`: whoever reads it now
     /// has to stop.
     pub async fn open(&mut self, position: Option<&str>, take: bool) -> Result<Opened, ReadError> {
         match self {
             Self::Postgres(reader) => reader.open(position, take).await,
+            Self::Sqlite(reader) => reader.open(position, take).await,
         }
     }
 
@@ -67,6 +78,7 @@ impl Reader {
     pub async fn poll(&mut self, position: &str) -> Result<Batch, ReadError> {
         match self {
             Self::Postgres(reader) => reader.poll(position).await,
+            Self::Sqlite(reader) => reader.poll(position).await,
         }
     }
 
@@ -75,6 +87,7 @@ impl Reader {
     pub async fn clear(&mut self, position: &str) -> Result<Box<str>, ReadError> {
         match self {
             Self::Postgres(reader) => reader.clear(position).await,
+            Self::Sqlite(reader) => reader.clear(position),
         }
     }
 
@@ -82,6 +95,7 @@ impl Reader {
     pub async fn woken(&mut self, pause: Duration) {
         match self {
             Self::Postgres(reader) => reader.woken(pause).await,
+            Self::Sqlite(reader) => reader.woken(pause).await,
         }
     }
 }

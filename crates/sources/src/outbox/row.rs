@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidings_core::event::{Draft, EventLimits, Parts};
-use tidings_core::problem::Violation;
+use tidings_core::problem::{Rule, Violation};
 use tidings_core::time::Timestamp;
 
 /// A row as it lies in the table.
@@ -20,6 +20,9 @@ pub struct Row {
     pub version: Option<i64>,
     /// When it happened: as the application says, else when the row was written.
     pub timestamp: Option<Timestamp>,
+    /// When it happened, if the application says so in a text that is no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_timestamp: Option<String>,
     /// The service that says so.
     pub source: Option<String>,
     /// What it is about.
@@ -48,7 +51,12 @@ impl Row {
             metadata: self.metadata.as_deref(),
             data: self.data.clone().unwrap_or(Bytes::from_static(b"null")),
         };
-        Draft::from_parts(&parts, limits)
+        let draft = Draft::from_parts(&parts, limits);
+        let Some(text) = &self.no_timestamp else { return draft };
+        let message = format!("{text:?} is no time as RFC 3339 writes it, as in 2026-11-22T10:15:30Z");
+        let mut violations = draft.err().unwrap_or_default();
+        violations.push(Violation::new("/timestamp", Rule::Invalid, message));
+        Err(violations)
     }
 }
 

@@ -5,3 +5,4 @@ mod outbox;
 mod race;
 mod restored;
 mod rig;
+mod sqlite;

@@ -64,10 +64,10 @@ pub(crate) async fn database_in(cluster: &Postgres) -> String {
     url
 }
 
-pub(crate) struct Rig {
+pub(crate) struct Rig<App = Client> {
     pub(crate) url: String,
     /// The application.
-    pub(crate) app: Client,
+    pub(crate) app: App,
     /// Nothing only while it is opened again.
     store: Option<Arc<dyn Store>>,
     pub(crate) limits: EventLimits,
@@ -91,9 +91,7 @@ impl Rig {
 
     /// An outbox that exists, not relayed yet.
     pub(crate) async fn at(url: String) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Some(open(&folder));
-        Self { app: connect(&url).await, url, store, limits: EventLimits::default(), folder, running: None }
+        Self::of(connect(&url).await, url)
     }
 
     /// Runs the relay.
@@ -104,15 +102,26 @@ impl Rig {
     /// Runs the relay of the Tidings that is called so.
     pub(crate) fn start_as(&mut self, name: &str) {
         let reader = postgres::Reader::new(&self.url, None, name).unwrap();
-        self.run(reader);
+        self.run(Reader::Postgres(Box::new(reader)));
     }
 
     /// Runs the relay with a reader that is set otherwise.
     pub(crate) fn start_with(&mut self, set: impl FnOnce(postgres::Reader) -> postgres::Reader) {
-        self.run(set(postgres::Reader::new(&self.url, None, "tidings-1").unwrap()));
+        let reader = set(postgres::Reader::new(&self.url, None, "tidings-1").unwrap());
+        self.run(Reader::Postgres(Box::new(reader)));
+    }
+}
+
+impl<App> Rig<App> {
+    /// An application whose outbox is at `url`, not relayed yet.
+    pub(crate) fn of(app: App, url: String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Some(open(&folder));
+        Self { app, url, store, limits: EventLimits::default(), folder, running: None }
     }
 
-    fn run(&mut self, reader: postgres::Reader) {
+    /// Runs the relay with this reader.
+    pub(crate) fn run(&mut self, reader: Reader) {
         let settings = Settings {
             name: SOURCE.into(),
             tenant: TenantName::default_tenant(),
@@ -120,8 +129,7 @@ impl Rig {
             source: "/shop".into(),
         };
         let store = Arc::clone(self.store());
-        let (relay, meter, orders) =
-            Relay::new(store, Env { now, random }, settings, Reader::Postgres(Box::new(reader)));
+        let (relay, meter, orders) = Relay::new(store, Env { now, random }, settings, reader);
         self.running = Some(Running { task: tokio::spawn(relay.run()), meter, orders });
     }
 

@@ -168,6 +168,7 @@ fn row(found: &tokio_postgres::Row) -> Result<Row, ReadError> {
             event_type: text(2)?.unwrap_or_default(),
             version: found.try_get::<_, Option<i32>>(3)?.map(i64::from),
             timestamp: occurred.or(written).map(|time| time.0),
+            no_timestamp: None,
             source: text(5)?,
             aggregate_id: text(6)?,
             // A channel that is null is an empty one, which the gate refuses.
