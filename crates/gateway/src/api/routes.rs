@@ -15,8 +15,8 @@ use super::problem::Problem;
 use super::unread;
 use super::webhooks::{deliveries, orders, replays, secrets};
 use super::{
-    audit, consumers, dead_letters, errors, events, health, keys, metrics, openapi, publish, quarantine, stream, tickets,
-    webhooks,
+    audit, consumers, dead_letters, errors, events, health, keys, metrics, openapi, publish, quarantine, stream,
+    tickets, webhooks,
 };
 use crate::app::App;
 use crate::clock;

@@ -118,7 +118,7 @@ impl Book {
 
     /// The rows that wait for another attempt, below `before`, the newest first.
     pub(crate) fn retrying(&self, before: Offset) -> impl Iterator<Item = Offset> {
-        let waits = |row: &&Row| is_waiting(row) && row.attempts > 0;
+        let waits = |row: &&Row| is_waiting(row) && failures(row) > 0;
         self.rows.range(..before).rev().map(|(_, row)| row).filter(waits).map(|row| row.offset)
     }
 
@@ -152,7 +152,7 @@ impl Book {
         let failed = || attempts.last().and_then(|attempt| attempt.reason.clone());
         match self.rows.get(&offset) {
             Some(row) if is_waiting(row) => {
-                let state = if row.attempts == 0 { State::Pending } else { State::Retrying };
+                let state = if failures(row) == 0 { State::Pending } else { State::Retrying };
                 let reason = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
                 return Ok(Some((state, reason, Some(row.due))));
             }
@@ -250,6 +250,11 @@ impl Book {
 /// Whether an attempt is to come, or under way.
 fn is_waiting(row: &Row) -> bool {
     matches!(row.state, RowState::Waiting | RowState::Counted)
+}
+
+/// Attempts that failed: one that is counted before it is made did not, yet.
+fn failures(row: &Row) -> u32 {
+    row.attempts.saturating_sub(u32::from(row.state == RowState::Counted))
 }
 
 type Judged = (State, Option<Box<str>>, Option<Timestamp>);

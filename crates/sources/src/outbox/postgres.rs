@@ -76,7 +76,8 @@ impl Reader {
             _ => (Position::beginning(), era + 1),
         };
         position.identity = found.identity(era);
-        position.identity.mark = session.mark(&self.name, take, &position).await?.ok_or_else(|| ReadError::taken(None))?;
+        position.identity.mark =
+            session.mark(&self.name, take, &position).await?.ok_or_else(|| ReadError::taken(None))?;
         self.session = Some(session);
         Ok(Opened { position: position.text(), reset })
     }
