@@ -17,6 +17,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use ed25519_dalek::SigningKey;
 use tidings_core::seal::SealingKey;
+use tidings_core::time::Timestamp;
 use tidings_engine::dispatcher::{Dispatcher, Env};
 use tidings_engine::streams::{self, Streams};
 use tidings_log::Store;
@@ -81,11 +82,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
     let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
     let consumers = Consumers::new(Arc::clone(&store), Arc::clone(&dispatcher), env);
-    let now = clock::now();
-    if starts::begin(&*store, now).await? {
-        tracing::warn!("two starts within a minute after unclean ends: attempts are counted before they are made");
-        dispatcher.be_careful(now.plus(starts::CAREFUL));
-    }
+    let started = clock::now();
+    be_careful(&*store, &dispatcher, started).await?;
     let keys = Keys::load(&*store).await?;
     let (relays, outboxes) = outboxes::open(&settings, &store).await?;
     let app = Arc::new(App {
@@ -100,7 +98,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         phase: phase_watch.clone(),
         streams: start_streams(&store, threads)?,
         seats: Arc::default(),
-        started: now,
+        started,
         requests: Requests::default(),
         outboxes,
         watch,
@@ -130,6 +128,15 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     }
     drop(lanes);
     outcome
+}
+
+/// After starts that follow on unclean ends, an event may be what ends us.
+async fn be_careful(store: &dyn Store, dispatcher: &Dispatcher, now: Timestamp) -> Result<()> {
+    if starts::begin(store, now).await? {
+        tracing::warn!("two starts within a minute after unclean ends: attempts are counted before they are made");
+        dispatcher.be_careful(now.plus(starts::CAREFUL));
+    }
+    Ok(())
 }
 
 /// Starts the threads that hold streams, one a core.

@@ -26,7 +26,7 @@ const APPLICATIONS: u64 = 8;
 const AGGREGATES: u64 = 40;
 /// Of so many transactions one is rolled back.
 const ROLLED_BACK: u64 = 7;
-const ARRIVE_WITHIN: Duration = Duration::from_secs(60);
+const ARRIVE_WITHIN: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(50);
 /// A new process of an application after one that ended.
 const RESTART: Duration = Duration::from_millis(30);
@@ -221,10 +221,10 @@ fn judge(bench: &mut Bench, postgres: &Postgres, server: &mut Server) -> Result<
     bench.report.fact("committed", committed.len());
     let seen = arrived(server.address, committed.len())?;
     bench.report.fact("in_log", seen.len());
-    let mut times: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();
     for event in &seen {
-        *times.entry(&event.data.name).or_default() += 1;
+        *counts.entry(&event.data.name).or_default() += 1;
         let before = last.insert(&event.aggregate_id, event.data.v).unwrap_or(0);
         if event.data.v != before + 1 || event.sequence_number != event.data.v {
             let Seen { offset, aggregate_id, sequence_number, data } = event;
@@ -236,9 +236,9 @@ fn judge(bench: &mut Bench, postgres: &Postgres, server: &mut Server) -> Result<
             bench.report.violation(format!("{} is in the log and was never committed", event.data.name));
         }
     }
-    let lost = committed.keys().filter(|name| !times.contains_key(*name));
-    bench.report.violations("lost", lost.map(|name| (*name).to_owned()));
-    let repeated = times.iter().filter(|(_, times)| **times > 1);
+    let missing = committed.keys().filter(|name| !counts.contains_key(*name));
+    bench.report.violations("lost", missing.map(|name| (*name).to_owned()));
+    let repeated = counts.iter().filter(|(_, times)| **times > 1);
     bench.report.violations("repeated", repeated.map(|(name, times)| format!("{name}: {times} times")));
     Ok(())
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
-use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tidings_core::circuit::Standing;
@@ -102,26 +101,12 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     for lost in lane.in_doubt() {
         lane.lost(lost.offset, (env.now)(), env.jitter());
     }
-    let signals = Signals {
-        told,
-        cancelled: false,
-        bell: Arc::clone(&bell),
-        orders,
-        answers: FuturesUnordered::new(),
-        page: None,
-        follow: None,
-        letters: None,
-        replay: None,
-        commit: None,
-        flush: None,
-        due: None,
-    };
     attempts.sink.listen(&bell);
     let mut runner = Runner {
         shard,
         number,
         subscription,
-        bell,
+        bell: Arc::clone(&bell),
         live,
         lane,
         attempts,
@@ -133,7 +118,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         held: HashMap::default(),
         orders: VecDeque::new(),
         replays,
-        signals,
+        signals: Signals::new(told, orders, bell),
     };
     runner.run().await;
 }

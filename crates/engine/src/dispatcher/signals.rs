@@ -71,6 +71,28 @@ pub(super) enum Signal {
 }
 
 impl Signals {
+    /// Nothing is under way yet.
+    pub(super) fn new(
+        told: watch::Receiver<Told>,
+        orders: mpsc::UnboundedReceiver<Ordered>,
+        bell: Arc<Notify>,
+    ) -> Self {
+        Self {
+            told,
+            cancelled: false,
+            bell,
+            orders,
+            answers: FuturesUnordered::new(),
+            page: None,
+            follow: None,
+            letters: None,
+            replay: None,
+            commit: None,
+            flush: None,
+            due: None,
+        }
+    }
+
     /// What happens next; at once if it is the lane's own turn and nothing else does.
     pub(super) async fn next(&mut self, turn: bool) -> Signal {
         let Self { told, cancelled, bell, orders, answers, page, follow, letters, replay, commit, flush, due } = self;

@@ -196,8 +196,7 @@ impl Shard {
             At::Live(at) => Some(group.frames.rest_of_frame(at).to_vec()),
             At::Behind(cursor) => rest_of_frame(&*self.store, &group.wish, cursor),
         };
-        let done =
-            rest.is_none_or(|rest| stream.leave(&rest, words.as_bytes(), self.round).unwrap_or_else(|Gone| true));
+        let done = rest.is_none_or(|rest| stream.leave(&rest, words.as_bytes(), self.round).unwrap_or(true));
         if done {
             self.gone.push(token);
         }

@@ -35,9 +35,8 @@ impl Store for Flaky {
     fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>> {
         let settles = writes.iter().filter(|write| matches!(write, Write::Settle(_))).count();
         self.settles.fetch_add(settles, Relaxed);
-        if settles > 0 && self.panics.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-            panic!("planted");
-        }
+        let panics = settles > 0 && self.panics.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        assert!(!panics, "planted");
         if self.full.load(Relaxed) {
             return Box::pin(async { Err(Unavailable::Full.into()) });
         }

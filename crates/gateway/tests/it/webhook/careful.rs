@@ -20,7 +20,7 @@ fn an_event_at_which_the_server_is_killed_again_and_again_becomes_a_dead_letter(
     server.client().publish(r#"{"eventId":"e1","eventType":"a.b","aggregateId":"x","data":"poison"}"#);
     server.client().publish(r#"{"eventId":"e2","eventType":"a.b","aggregateId":"x","data":"good"}"#);
     let mut kills = 0;
-    let letter = until("the dead letter", Duration::from_secs(60), || {
+    let letter = until("the dead letter", Duration::from_mins(1), || {
         let letters = server.client().get("/dead-letters").expect(200).json();
         if let Some(letter) = letters["data"].as_array().unwrap().first() {
             return Some(letter.clone());
