@@ -92,6 +92,9 @@ fn prepare(bench: &Bench, options: &Options, blackholes: usize) -> Result<Side> 
     // After the start: the server is tested within the limit that it was given.
     raise_files()?;
     create(server.address, taker::take(endpoint(Arc::clone(&side.times)))?, options.healthy)?;
+    // Healthy is who is known to answer: among ten thousand that are new, nobody is.
+    publish(&server, &side.times, options, options.rate)?;
+    wait_all(&side.times, options.healthy)?;
     create(server.address, blackhole()?, blackholes)?;
     server.kill()?;
     Ok(side)

@@ -158,7 +158,9 @@ fn names(text: &str) -> BTreeSet<&str> {
 #[test]
 fn dashboard_and_alerts_name_metrics_that_there_are() {
     let collector = Receiver::start();
-    let server = Server::with(true, &format!("[telemetry]\notlp = \"http://{}\"\n", collector.address));
+    // Outboxes are told of where there are some, also of one that cannot be read.
+    let outbox = "[[outbox]]\nname = \"shop\"\nurl = \"sqlite:///nowhere/app.db\"\n";
+    let server = Server::with(true, &format!("[telemetry]\notlp = \"http://{}\"\n{outbox}", collector.address));
     let client = server.client();
     client.publish(r#"{"eventType":"a.b","data":1}"#);
     let text = scrape(&client);
