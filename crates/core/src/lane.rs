@@ -330,11 +330,6 @@ impl Lane {
         }
     }
 
-    /// Takes it that the subscriber is well if nothing else is known: it got something before the process started.
-    pub fn trust(&mut self) {
-        self.standing.circuit.trust();
-    }
-
     /// How the subscription stands.
     pub fn standing(&self) -> &Standing {
         &self.standing

@@ -24,12 +24,13 @@ pub(super) fn key(event: &Event) -> Option<u64> {
     event.subject.aggregate.as_ref().map(|aggregate| FixedState::with_seed(0x7469_6469_6e67_7321).hash_one(aggregate))
 }
 
-/// The lane as it was committed, and the events that were being sent when the process ended.
+/// The lane as it was committed, and the events that were being sent when the process ended. `first`: it has not run since
+/// the start, which forgets who succeeded last.
 pub(super) async fn open(
     store: &dyn Store,
     subscription: &Subscription,
     standing: Standing,
-    at: Option<Offset>,
+    (at, first): (Option<Offset>, bool),
     now: Timestamp,
 ) -> Result<(Lane, Vec<Arc<Event>>), Unavailable> {
     let begins = |cursor| Progress { cursor, ..Progress::default() };
@@ -47,7 +48,13 @@ pub(super) async fn open(
         in_doubt.extend(event.filter(|_| row.state == RowState::Counted));
         keyed.push((Row { due: row.due.min(latest), ..row }, key));
     }
-    let circuit = standing.circuit.clone().clamped(now, longest);
+    let mut circuit = standing.circuit.clone().clamped(now, longest);
+    if first && circuit.failures() == 0 {
+        let last = store.history(&subscription.id, None, 1).await?;
+        if last.first().is_some_and(|(_, attempt)| attempt.reason.is_none()) {
+            circuit.trust();
+        }
+    }
     let standing = Standing { circuit, ..standing };
     let acks = Acks::from_bytes(cursor, &acked);
     Ok((Lane::new(subscription.settings.clone(), standing, cursor, acks, keyed, now), in_doubt))

@@ -64,12 +64,13 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     // Once all are known; and a few at a time: thousands that are behind at a start would fill the queue of readers.
     // An error says that nobody is left to begin.
     let _ = shard.phase().wait_for(|phase| *phase > Phase::Loading).await;
-    let turn = shard.openings.acquire().await;
+    // Who comes back after a pause has nothing to read, and passes them.
+    let turn = if at.is_none() || loaded { shard.openings.acquire().await.ok() } else { None };
     let (mut lane, in_doubt) = loop {
         let opened = if *told.borrow_and_update() > Told::Run {
             None
         } else {
-            match reading::open(&*shard.store, &subscription, standing.clone(), at, (shard.env.now)()).await {
+            match reading::open(&*shard.store, &subscription, standing.clone(), (at, loaded), (shard.env.now)()).await {
                 Ok(opened) => break opened,
                 Err(error) => Some(error),
             }
@@ -87,9 +88,6 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     drop(turn);
     if let Some(bucket) = bucket {
         lane.refill(bucket);
-    }
-    if loaded && lane.cursor() > subscription.start {
-        lane.trust();
     }
     let replays = if replays { ordering::replays(&shard, &subscription).await } else { Vec::new() };
     let (store, env) = (Arc::clone(&shard.store), shard.env);
