@@ -9,6 +9,7 @@
 
 mod desk;
 mod meter;
+pub mod mysql;
 mod order;
 pub mod postgres;
 mod quarantine;

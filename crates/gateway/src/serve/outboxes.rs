@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use tidings_log::Store;
 use tidings_log::store::{Document, Expect, Kind, Owner, Write};
-use tidings_sources::outbox::{self, Env, Reader, Relay, postgres, sqlite};
+use tidings_sources::outbox::{self, Env, Reader, Relay, mysql, postgres, sqlite};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -68,7 +68,11 @@ fn reader(of: &config::Outbox, name: &str) -> Result<Reader> {
             let reader = sqlite::Reader::new(&of.url, name).map_err(|error| anyhow!("`url`: {error}"))?;
             Ok(Reader::Sqlite(Box::new(reader)))
         }
-        other => bail!("`url`: {other}: no such kind of outbox; there are postgres:// and sqlite://"),
+        "mysql" | "mariadb" => {
+            let reader = mysql::Reader::new(&of.url, password, name).map_err(|error| anyhow!("`url`: {error}"))?;
+            Ok(Reader::MySql(Box::new(reader)))
+        }
+        other => bail!("`url`: {other}: no such kind of outbox; there are postgres://, mysql:// and sqlite://"),
     }
 }
 

@@ -23,18 +23,18 @@ const ROLLED_BACK: u32 = 8;
 const P99: Duration = Duration::from_millis(50);
 
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
-fn instant() -> Instant {
+pub(crate) fn instant() -> Instant {
     Instant::now()
 }
 
-fn below(bound: u32) -> u32 {
+pub(crate) fn below(bound: u32) -> u32 {
     let mut bytes = [0; 4];
     random(&mut bytes);
     u32::from_le_bytes(bytes) % bound
 }
 
 /// The versions of each aggregate, in the order in which a reader saw them.
-type Seen = BTreeMap<String, Vec<i64>>;
+pub(crate) type Seen = BTreeMap<String, Vec<i64>>;
 
 /// What committed, and when.
 type Committed = Vec<(String, i64, Instant)>;
@@ -110,7 +110,7 @@ async fn control(url: String, end: Arc<AtomicBool>, by_transaction: bool) -> See
 }
 
 /// How many versions are missing, were never committed, and came after a later one.
-fn judge(seen: &Seen, committed: &BTreeMap<String, i64>) -> (usize, usize, usize) {
+pub(crate) fn judge(seen: &Seen, committed: &BTreeMap<String, i64>) -> (usize, usize, usize) {
     let (mut lost, mut phantom, mut inverted) = (0, 0, 0);
     for (key, last) in committed {
         let versions = seen.get(key).map_or(&[][..], Vec::as_slice);
