@@ -85,7 +85,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let started = clock::now();
     be_careful(&*store, &dispatcher, started).await?;
     let keys = Keys::load(&*store).await?;
-    let (relays, outboxes) = outboxes::open(&settings, &store).await?;
+    let (tasks, outboxes) = outboxes::open(&settings, &store).await?;
     let app = Arc::new(App {
         settings,
         store: Arc::clone(&store),
@@ -115,7 +115,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         tokio::spawn(socket::serve(listener, routes::router(&app, Some(&operator))));
     }
     tokio::spawn(tickets::sweep(Arc::clone(&app)));
-    outboxes::run(relays, &phase_watch);
+    outboxes::run(tasks, &phase_watch);
     let waited_for = Arc::clone(&app);
     tokio::spawn(async move { waited_for.consumers.run().await });
     tokio::spawn(retention::run(Arc::clone(&store), app.settings.retention));

@@ -7,6 +7,7 @@
 //!
 //! Another kind of database is a variant of [`Reader`]: `open`, `poll`, `clear`, `woken`.
 
+mod alarm;
 mod desk;
 mod meter;
 pub mod mysql;
@@ -18,6 +19,7 @@ mod relay;
 mod row;
 pub mod sqlite;
 
+pub use alarm::Alarm;
 pub use desk::Settings;
 pub use meter::{Measures, Meter, State};
 pub use order::{Answered, Order, Orders};
