@@ -25,7 +25,7 @@ pub(crate) use draft::members;
 pub use encode::{Defaults, Encoded, Supplied};
 pub(crate) use fields::Fields;
 pub use fields::parse_source;
-pub use header::{Header, data_of, envelope, subject_of};
+pub use header::{Header, data_of, envelope, envelope_parts, subject_of, type_of};
 pub use operational::Operational;
 pub use parts::Parts;
 

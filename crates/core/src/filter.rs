@@ -38,10 +38,14 @@ impl TypePattern {
 
     /// Whether the type is one of the pattern's.
     pub fn matches(&self, event_type: &EventType) -> bool {
+        self.matches_name(event_type.as_str())
+    }
+
+    fn matches_name(&self, name: &str) -> bool {
         match self {
-            Self::Exact(exact) => exact == event_type,
-            Self::Below(prefix) => event_type.as_str().starts_with(&**prefix),
-            Self::All => !event_type.is_operational(),
+            Self::Exact(exact) => exact.as_str() == name,
+            Self::Below(prefix) => name.starts_with(&**prefix),
+            Self::All => !name.starts_with(EventType::OPERATIONAL_PREFIX),
         }
     }
 
@@ -99,15 +103,23 @@ impl Filter {
         Self { types: vec![TypePattern::All, operational], ..Self::default() }
     }
 
+    /// Whether an event's type passes.
+    pub fn matches_type(&self, name: &str) -> bool {
+        match &self.types[..] {
+            [] => TypePattern::All.matches_name(name),
+            patterns => patterns.iter().any(|pattern| pattern.matches_name(name)),
+        }
+    }
+
+    /// Whether nothing but the type decides.
+    pub fn is_of_types(&self) -> bool {
+        self.channels.is_empty() && self.aggregate.is_none() && self.confined.is_none()
+    }
+
     /// Whether the event passes.
     pub fn matches(&self, subject: &Subject) -> bool {
         let carries = |wanted: &[Channel]| subject.channels.iter().any(|channel| wanted.contains(channel));
-        let type_fits = if self.types.is_empty() {
-            TypePattern::All.matches(&subject.event_type)
-        } else {
-            self.types.iter().any(|pattern| pattern.matches(&subject.event_type))
-        };
-        type_fits
+        self.matches_type(subject.event_type.as_str())
             && (self.channels.is_empty() || carries(&self.channels))
             && self.aggregate.as_ref().is_none_or(|wanted| subject.aggregate.as_ref() == Some(wanted))
             && self.confined.as_ref().is_none_or(|walls| carries(walls))

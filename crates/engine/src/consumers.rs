@@ -84,16 +84,12 @@ impl Queue {
         let over = sleep(wait);
         tokio::pin!(over);
         loop {
-            // Before it looks: what comes in between rings for everybody, and a bell for all is not kept for who is late.
-            let arrived = self.arrived.notified();
-            tokio::pin!(arrived);
-            arrived.as_mut().enable();
             let found = self.take(max);
             if !found.is_empty() {
                 return found;
             }
             tokio::select! {
-                () = arrived => {}
+                () = self.arrived.notified() => {}
                 () = &mut over => return Vec::new(),
             }
         }

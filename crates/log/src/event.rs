@@ -1,5 +1,6 @@
 //! An event as the log keeps it.
 
+use std::borrow::Cow;
 use std::mem::size_of;
 use std::sync::Arc;
 
@@ -34,6 +35,17 @@ pub struct Event {
     pub(crate) header_bytes: usize,
     /// What became of the payload.
     pub data: Data,
+}
+
+/// An event where the log has it, for who passes it on without an [`Event`] of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Its place in the tenant's order.
+    pub offset: Offset,
+    /// As [`Event::header`].
+    pub header: &'a [u8],
+    /// As [`Event::bytes`].
+    pub data: Option<&'a [u8]>,
 }
 
 /// The payload of an event.
@@ -84,6 +96,11 @@ impl Event {
         matches!(self.data, Data::Kept { .. }).then(|| event::data_of(&self.envelope, self.header_bytes))
     }
 
+    /// What of it is passed on.
+    pub fn record(&self) -> Record<'_> {
+        Record { offset: self.offset, header: self.header(), data: self.bytes() }
+    }
+
     /// A part of the envelope, for whoever keeps it: what [`Event::header`] or [`Event::bytes`] gave.
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.envelope.slice_ref(part)
@@ -116,5 +133,17 @@ impl Event {
     /// Bytes of memory that it holds, about.
     pub fn weight(&self) -> usize {
         size_of::<Self>() + self.envelope.len() + 128
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Its type; empty if the header is damaged.
+    pub fn event_type(&self) -> Cow<'a, str> {
+        event::type_of(self.header).unwrap_or_default()
+    }
+
+    /// The parts of its wire form, as [`Event::envelope`] has them; the third is the data.
+    pub fn envelope(&self) -> [&'a [u8]; 4] {
+        event::envelope_parts(self.header, self.data)
     }
 }

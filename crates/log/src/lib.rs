@@ -16,6 +16,6 @@ pub mod store;
 pub mod tail;
 pub mod verify;
 
-pub use event::{Event, Tenant};
-pub use query::{Order, Page, Query};
+pub use event::{Event, Record, Tenant};
+pub use query::{Frame, Framed, Order, Page, Query};
 pub use store::{Append, Appended, CommitError, Pending, Refusal, Store, Unavailable, Write, Written};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidings_core::filter::Filter;
 use tidings_core::offset::Offset;
 
-use crate::event::{Event, Tenant};
+use crate::event::{Event, Record, Tenant};
 
 /// The largest page.
 pub const PAGE_EVENTS_MAX: usize = 1_000;
@@ -52,4 +52,41 @@ pub struct Page {
     pub reached: Offset,
     /// Whether there may be more beyond.
     pub more: bool,
+}
+
+/// How an event is written into a page of frames: it appends to what is there.
+pub type Frame = Box<dyn Fn(&mut Vec<u8>, &Record<'_>) + Send>;
+
+/// Some events, framed into one buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Framed {
+    /// The frames, one after the other.
+    pub bytes: Vec<u8>,
+    /// Whose they are, and where each ends.
+    pub ends: Vec<(Offset, usize)>,
+    /// As [`Page::reached`].
+    pub reached: Offset,
+    /// As [`Page::more`].
+    pub more: bool,
+}
+
+impl Framed {
+    /// Frames `events`, which are all that is wanted up to `reached`; no more once there are `bytes_max`.
+    pub fn of(events: &[Arc<Event>], reached: Offset, bytes_max: usize, frame: &Frame) -> Self {
+        let mut framed = Self { reached, ..Self::default() };
+        for event in events {
+            if framed.bytes.len() >= bytes_max {
+                framed.reached = framed.ends.last().map_or(reached, |(offset, _)| *offset);
+                framed.more = true;
+                break;
+            }
+            framed.push(&event.record(), frame);
+        }
+        framed
+    }
+
+    pub(crate) fn push(&mut self, record: &Record<'_>, frame: &Frame) {
+        frame(&mut self.bytes, record);
+        self.ends.push((record.offset, self.bytes.len()));
+    }
 }

@@ -39,7 +39,7 @@ use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 
 use crate::event::{Event, Tenant};
-use crate::query::{Page, Query};
+use crate::query::{Frame, Framed, Page, Query};
 use crate::tail::Tail;
 pub use deliveries::{Attempt, DeadCounts, DeadLetter, DeadQuery, DeadState, Letter, Progress, Settle, Sweep, Swept};
 
@@ -72,6 +72,17 @@ pub trait Store: Send + Sync {
 
     /// A page of events.
     fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>>;
+
+    /// A page of frames: of the events that [`Store::read`] finds, each as `frame` writes it; none more once there are
+    /// `bytes_max`. For who passes events on: an engine need not make them.
+    fn frame(&self, query: Query, bytes_max: usize, frame: Frame) -> Pending<Result<Framed, Unavailable>> {
+        let page = self.read(query);
+        Box::pin(async move {
+            let page = page.await?;
+            let framed = Framed::of(&page.events, page.reached, bytes_max, &frame);
+            Ok(Framed { more: framed.more || page.more, ..framed })
+        })
+    }
 
     /// The event at an offset: also after retention took it, while a dead letter or a row of a subscription needs it.
     fn event(&self, tenant: Tenant, offset: Offset) -> Pending<Result<Option<Arc<Event>>, Unavailable>>;

@@ -7,10 +7,8 @@
 //!
 //! Another kind of database is a variant of [`Reader`]: `open`, `poll`, `clear`, `woken`.
 
-mod alarm;
 mod desk;
 mod meter;
-pub mod mysql;
 mod order;
 pub mod postgres;
 mod quarantine;
@@ -19,7 +17,6 @@ mod relay;
 mod row;
 pub mod sqlite;
 
-pub use alarm::Alarm;
 pub use desk::Settings;
 pub use meter::{Measures, Meter, State};
 pub use order::{Answered, Order, Orders};

@@ -102,8 +102,6 @@ enum Row {
     OutboxDelay,
     /// What emitting costs the application.
     OutboxProducer,
-    /// What reading an outbox costs while nothing happens.
-    OutboxIdle,
 }
 
 /// What one run has at hand.
@@ -131,7 +129,7 @@ struct Sizes {
 }
 
 impl Row {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 21] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -153,7 +151,6 @@ impl Row {
         Self::Outbox,
         Self::OutboxDelay,
         Self::OutboxProducer,
-        Self::OutboxIdle,
     ];
 
     fn name(self) -> String {
@@ -261,7 +258,6 @@ impl Bench {
             Row::Outbox => outbox::backlog(self).await,
             Row::OutboxDelay => outbox::delay(self).await,
             Row::OutboxProducer => outbox::producer(self).await,
-            Row::OutboxIdle => outbox::idle(self).await,
         }
     }
 }

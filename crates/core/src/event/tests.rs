@@ -80,6 +80,7 @@ fn a_header_read_back_says_what_was_sent() {
     assert_eq!((header.version, header.sequence, &*header.source), (2, Some(42), "/orders-api"));
     assert_eq!(header.timestamp.to_string(), NOW);
     assert_eq!(header.metadata, [("actor".into(), "u_17".into()), ("a\"b".into(), "ü\\".into())]);
+    assert_eq!(type_of(&stored).unwrap(), "order.shipped");
     assert_eq!(subject_of(&stored).unwrap(), (header.subject, Some(42)));
 }
 
@@ -87,6 +88,8 @@ fn a_header_read_back_says_what_was_sent() {
 fn a_header_written_by_a_newer_or_laxer_tidings_is_read() {
     let header = br#"{"eventId":"a.b","eventType":"Order","version":1,"timestamp":"2026-11-22T10:15:30.123Z","source":"","region":{"x":[1]}"#;
     assert_eq!(Header::parse(header).unwrap().subject.event_type.as_str(), "Order");
+    let elsewhere = br#"{"region":"eu","eventType":"a\u002eb","eventId":"e""#;
+    assert_eq!(type_of(elsewhere).unwrap(), "a.b");
 }
 
 #[test]
@@ -106,7 +109,9 @@ fn a_damaged_header_is_told_never_guessed() {
     for damaged in cases {
         assert!(Header::parse(damaged).unwrap_err().starts_with("a stored header is damaged"));
     }
-    assert!(subject_of(b"{\"eventId\":\"a\"").is_err());
+    for damaged in [&b"{\"eventId\":\"a\""[..], b"{\"eventId\":\"a\",\"eventType\":\"a.b"] {
+        assert!(subject_of(damaged).is_err() && type_of(damaged).is_err());
+    }
     assert!(subject_of(br#"{"eventId":"a","eventType":"a.b","sequenceNumber":"1""#).is_err());
 }
 
@@ -324,6 +329,7 @@ proptest! {
         prop_assert_eq!(&header.subject, &event.subject);
         prop_assert_eq!(header.version, version.unwrap_or(1));
         prop_assert_eq!(header.sequence, aggregate.as_ref().map(|_| sequence));
+        prop_assert_eq!(type_of(&bytes).unwrap(), event.subject.event_type.as_str());
         prop_assert_eq!(subject_of(&bytes).unwrap(), (event.subject.clone(), header.sequence));
 
         // Another parser reads the same out of the wire form, in which nothing is left of a null.
@@ -347,6 +353,6 @@ proptest! {
         let mut stored = header(&encode(FULL), Some(42));
         let at = place.index(stored.len());
         stored[at] = byte;
-        let _ = (Header::parse(&stored), subject_of(&stored), Header::parse(&stored[..at]));
+        let _ = (Header::parse(&stored), subject_of(&stored), type_of(&stored), Header::parse(&stored[..at]));
     }
 }

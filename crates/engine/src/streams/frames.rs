@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use tidings_core::offset::Offset;
+use tidings_log::Framed;
 
 /// Memory that frames keep when there is nothing in them.
 const IDLE_BYTES: usize = 4 * 1024;
@@ -74,6 +75,12 @@ impl Frames {
     /// No frames yet, of events after `after`.
     pub fn new(after: Offset) -> Self {
         Self { after, ..Self::default() }
+    }
+
+    /// A page of frames, of events after `after`.
+    pub fn of_page(page: Framed, after: Offset) -> Self {
+        let marks = page.ends.into_iter().map(|(offset, end)| Mark { end: end as u64, offset }).collect();
+        Self { bytes: page.bytes, start: 0, marks, after }
     }
 
     /// The position behind the last frame.

@@ -6,7 +6,7 @@ use foldhash::HashMap;
 use slab::Slab;
 use tidings_core::filter::Filter;
 use tidings_core::offset::Offset;
-use tidings_log::{Event, Tenant};
+use tidings_log::{Event, Frame, Framed, Tenant};
 
 use super::frames::{Frames, Place};
 use super::open::{At, Gone, Open};
@@ -14,8 +14,8 @@ use super::sse;
 
 /// Frames kept for those whose socket is blocked; who needs older ones reads them from the log.
 const FRAMES_BYTES_MAX: usize = 256 * 1024;
-/// The largest page of framed events.
-const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// A page of framed events takes no more once it has so many bytes.
+pub(super) const PAGE_BYTES_MAX: usize = 512 * 1024;
 /// Pages kept for others that need the same, in all groups of a shard.
 const PAGES_BYTES_MAX: usize = 4 << 20;
 
@@ -25,6 +25,19 @@ pub(super) struct Wish {
     pub(super) tenant: Tenant,
     pub(super) named: bool,
     pub(super) filter: Filter,
+}
+
+impl Wish {
+    /// Whether it is all events but `tidings.*`.
+    pub(super) fn is_whole(&self) -> bool {
+        self.filter == Filter::default()
+    }
+
+    /// How an event is written to all of them.
+    pub(super) fn frame(&self) -> Frame {
+        let named = self.named;
+        Box::new(move |out, record| sse::event(out, record, named))
+    }
 }
 
 /// Streams that want the same.
@@ -57,17 +70,15 @@ pub(super) struct Groups {
 }
 
 impl Page {
-    /// Frames `events`, which are all that is wanted after `after` through `reached`; as many as fit.
-    pub(super) fn new(after: Offset, reached: Offset, events: &[Arc<Event>], named: bool) -> Self {
-        let mut page = Self { frames: Frames::new(after), after, reached };
-        for event in events {
-            if page.frames.len() >= PAGE_BYTES_MAX {
-                page.reached = page.frames.cursor(page.frames.end()).offset;
-                break;
-            }
-            page.frames.push(event.offset, |out| sse::event(out, event, named));
-        }
-        page
+    /// All that is wanted after `after` through where `framed` reaches.
+    pub(super) fn new(after: Offset, framed: Framed) -> Self {
+        Self { after, reached: framed.reached, frames: Frames::of_page(framed, after) }
+    }
+
+    /// A page of what is wanted of `events`, which are all after `after` through `reached`.
+    pub(super) fn of(after: Offset, reached: Offset, mut events: Vec<Arc<Event>>, wish: &Wish) -> Self {
+        events.retain(|event| wish.filter.matches(&event.subject));
+        Self::new(after, Framed::of(&events, reached, PAGE_BYTES_MAX, &wish.frame()))
     }
 
     /// Bytes of memory that it takes, about.
@@ -83,11 +94,6 @@ impl Page {
 impl Group {
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
-    }
-
-    /// Whether all streams of the group get all events but `tidings.*`.
-    pub(super) fn is_whole(&self) -> bool {
-        self.wish.filter == Filter::default()
     }
 
     /// Whether it is the member that the group is tidied with.

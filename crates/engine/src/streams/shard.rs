@@ -138,7 +138,7 @@ impl Shard {
 
     /// How long nothing is to be done; `None`: until something happens.
     fn wait(&self) -> Option<Duration> {
-        if !self.news.is_empty() || !self.behind.is_empty() {
+        if !self.news.is_empty() || !self.behind.is_empty() || self.reads.has_room_for_more() {
             return Some(Duration::ZERO);
         }
         let idle = self.streams.is_empty();
@@ -219,7 +219,7 @@ impl Shard {
 fn rest_of_frame(store: &dyn Store, wish: &Wish, cursor: Cursor) -> Option<Vec<u8>> {
     let Some(offset) = cursor.begun() else { return Some(Vec::new()) };
     let events = store.tail().after(wish.tenant, Offset(offset.0.saturating_sub(1)), 1)?;
-    let page = Page::new(cursor.offset, offset, &events, wish.named);
+    let page = Page::of(cursor.offset, offset, events, wish);
     let Place::At(at) = page.frames.resume(cursor) else { return None };
     Some(page.frames.rest_of_frame(at).to_vec())
 }

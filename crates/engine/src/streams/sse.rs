@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use tidings_core::json;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::Event;
+use tidings_log::Record;
 
 use super::feed::Resume;
 use super::guest::Ending;
@@ -13,16 +13,20 @@ use super::guest::Ending;
 /// Appends the frame of one event: its id is the offset, its data one line of JSON.
 ///
 /// Without `named` there is no `event:` line, so that `onmessage` sees everything.
-pub fn event(out: &mut Vec<u8>, event: &Event, named: bool) {
+pub fn event(out: &mut Vec<u8>, event: &Record<'_>, named: bool) {
     out.extend_from_slice(b"id: ");
     number(out, event.offset.0);
     if named {
         out.extend_from_slice(b"\nevent: ");
-        out.extend_from_slice(event.subject.event_type.as_str().as_bytes());
+        out.extend_from_slice(event.event_type().as_bytes());
     }
     out.extend_from_slice(b"\ndata: ");
-    // A line break in `data` is white space between tokens there: JSON strings cannot hold one.
-    out.extend_from_slice(&json::compact(event.envelope()));
+    let [header, member, data, end] = event.envelope();
+    out.extend_from_slice(header);
+    out.extend_from_slice(member);
+    // A line break in `data` is white space between tokens there: JSON strings cannot hold one, and headers have none.
+    out.extend_from_slice(&json::compact(data));
+    out.extend_from_slice(end);
     out.extend_from_slice(b"\n\n");
 }
 

@@ -1,4 +1,4 @@
-//! A log whose disk is full whenever a test says so.
+//! A log whose disk is full, or slow, whenever a test says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -10,10 +10,13 @@ use tidings_core::time::Timestamp;
 use tidings_log::store::{Attempt, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept};
 use tidings_log::tail::Tail;
 use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unavailable, Write, Written};
+use tokio::sync::watch;
 
 pub(crate) struct Flaky {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) full: AtomicBool,
+    /// Reads wait while this says so.
+    pub(crate) held: watch::Sender<bool>,
     /// So many commits of progress panic.
     pub(crate) panics: AtomicUsize,
     /// Commits of progress that were asked for.
@@ -25,6 +28,7 @@ impl Flaky {
         Arc::new(Self {
             store: Arc::clone(store),
             full: AtomicBool::new(false),
+            held: watch::Sender::new(false),
             panics: AtomicUsize::new(0),
             settles: AtomicUsize::new(0),
         })
@@ -64,7 +68,12 @@ impl Store for Flaky {
     }
 
     fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>> {
-        self.store.read(query)
+        let (mut held, read) = (self.held.subscribe(), self.store.read(query));
+        Box::pin(async move {
+            let free = held.wait_for(|held| !held).await.is_ok();
+            assert!(free, "whoever holds reads lets them go");
+            read.await
+        })
     }
 
     fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {

@@ -5,18 +5,21 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use tidings_core::event::{Defaults, Draft, EventLimits};
-use tidings_core::filter::Filter;
+use tidings_core::filter::{Filter, TypePattern};
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
+use tidings_core::time::Timestamp;
 use tidings_engine::streams::guest::{Guest, Pass, Style};
 use tidings_engine::streams::{Env, Streams};
 use tidings_log::memory::{MemoryDisk, MemoryStore};
 use tidings_log::store::{Append, Prepared};
 use tidings_log::{Store, Tenant, Write, Written};
 
+use crate::flaky::Flaky;
 use crate::rig::{now, random};
 
 #[expect(clippy::disallowed_methods, reason = "the shell of the tests")]
@@ -33,7 +36,10 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
+        Self::over(Arc::new(MemoryStore::open(&MemoryDisk::default()))).await
+    }
+
+    async fn over(store: Arc<dyn Store>) -> Self {
         let name = TenantName::parse("default").unwrap();
         let written = store.commit(now(), vec![Write::Tenant(name)]).await.unwrap();
         let [Written::Tenant(tenant)] = written[..] else { panic!("{written:?}") };
@@ -58,6 +64,10 @@ impl Rig {
     }
 
     fn open(&self, after: u64) -> UnixStream {
+        self.open_with(after, Filter::default(), |_| Pass::Good(None))
+    }
+
+    fn open_with(&self, after: u64, filter: Filter, pass: impl Fn(Timestamp) -> Pass + Send + 'static) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -65,11 +75,11 @@ impl Rig {
             socket: TcpStream::from(OwnedFd::from(theirs)),
             greeting: b"hello\n\n".to_vec(),
             tenant: self.tenant,
-            filter: Filter::default(),
+            filter,
             cursor: Offset(after),
             style: Style::default(),
             replays: true,
-            pass: Box::new(|_| Pass::Good(None)),
+            pass: Box::new(pass),
         });
         ours
     }
@@ -93,13 +103,39 @@ fn replayed(stream: &mut UnixStream) -> Vec<u64> {
 #[tokio::test]
 async fn who_is_behind_the_ring_gets_all_from_the_log_also_when_a_read_is_answered_at_once() {
     let rig = Rig::new().await;
-    // More than the 16 MiB that are kept in memory.
+    // Several pages, then more than the 16 MiB that are kept in memory, of which a few fill a page.
+    rig.append(3_200, 10).await;
     for _ in 0..10 {
         rig.append(10, 200_000).await;
     }
-    for after in [0, 3, 98, 100] {
-        assert_eq!(replayed(&mut rig.open(after)), (after + 1..=100).collect::<Vec<_>>());
+    for after in [0, 3, 999, 1_000, 1_001, 3_198, 3_299, 3_300] {
+        assert_eq!(replayed(&mut rig.open(after)), (after + 1..=3_300).collect::<Vec<_>>());
     }
+}
+
+/// A group has the number of one that is no more; what was read for that one has other events, or another tenant's.
+#[tokio::test]
+async fn nobody_gets_what_was_read_for_one_who_has_left() {
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
+    let flaky = Flaky::over(&memory);
+    let rig = Rig::over(flaky.clone()).await;
+    for _ in 0..10 {
+        rig.append(10, 200_000).await;
+    }
+    flaky.held.send_replace(true);
+    let (here, gone) = std::sync::mpsc::channel::<()>();
+    let some = Filter { types: vec![TypePattern::parse("other.*").unwrap()], ..Filter::default() };
+    let mut leaves = rig.open_with(0, some, move |_| {
+        let _ = &here;
+        Pass::Good(None)
+    });
+    leaves.read_exact(&mut [0; 7]).unwrap();
+    drop(leaves);
+    assert!(gone.recv_timeout(Duration::from_secs(10)).is_err_and(|error| error == RecvTimeoutError::Disconnected));
+    let mut comes = rig.open(0);
+    comes.read_exact(&mut [0; 7]).unwrap();
+    flaky.held.send_replace(false);
+    assert_eq!(replayed(&mut comes), (1..=100).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use tidings_core::offset::Offset;
 
 use super::Engine;
 use super::stage::{Stage, about, channels, draft, refusal, saying, to, with_id};
+use crate::query::{Frame, Query};
 use crate::store::{Appended, Refusal, Write, Written};
 
 pub(super) async fn an_erased_payload_is_gone_and_its_leaf_stays(engine: &dyn Engine) {
@@ -31,6 +32,9 @@ pub(super) async fn an_erased_payload_is_gone_and_its_leaf_stays(engine: &dyn En
             assert_eq!(event.leaf(), leaf);
             assert!(event.envelope().ends_with(b",\"data\":null,\"erased\":true}"));
         }
+        let frame: Frame = Box::new(|out, record| out.extend(record.envelope().concat()));
+        let framed = stage.store().frame(Query::after(stage.tenant, Offset(0), 1), 1, frame).await.unwrap();
+        assert_eq!(framed.bytes, **read[0].envelope());
         assert!(stage.find(&other.id).await.unwrap().bytes().is_some());
         stage.assert_whole();
         engine.rest().await;

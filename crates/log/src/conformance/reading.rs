@@ -11,7 +11,7 @@ use tidings_core::time::Timestamp;
 use super::Engine;
 use super::chance::Chance;
 use super::stage::{START, Stage, about, appended, channels, draft, to, types};
-use crate::query::{Order, Query};
+use crate::query::{Frame, Framed, Order, Page, Query};
 use crate::store::Write;
 
 const TYPES: [&str; 8] = [
@@ -137,6 +137,7 @@ async fn page_by_page(stage: &Stage<'_>, query: &Query, enough: usize) -> Vec<u6
         let page = stage.store().read(query.clone()).await.unwrap();
         assert!(page.events.len() <= query.limit);
         assert!(page.events.iter().all(|event| query.filter.matches(&event.subject)));
+        check_frames(stage, &query, &page).await;
         found.extend(page.events.iter().map(|event| event.offset.0));
         if !page.more || found.len() >= enough {
             found.truncate(enough);
@@ -147,6 +148,35 @@ async fn page_by_page(stage: &Stage<'_>, query: &Query, enough: usize) -> Vec<u6
             Order::Descending => query.through = Some(Offset(page.reached.0 - 1)),
         }
     }
+}
+
+/// A page of frames is the page of events, framed; what may be so large and no larger is its beginning.
+async fn check_frames(stage: &Stage<'_>, query: &Query, page: &Page) {
+    let framed = stage.store().frame(query.clone(), usize::MAX, in_lines()).await.unwrap();
+    let same = Framed::of(&page.events, page.reached, usize::MAX, &in_lines());
+    assert_eq!(framed, Framed { more: page.more, ..same }, "{query:?}");
+    if let [(_, one), (_, two), _, ..] = framed.ends[..] {
+        let short = stage.store().frame(query.clone(), one + 1, in_lines()).await.unwrap();
+        assert_eq!((&short.bytes[..], &short.ends[..]), (&framed.bytes[..two], &framed.ends[..2]), "{query:?}");
+        assert!(short.more);
+        let beyond = Query {
+            after: if query.order == Order::Ascending { short.reached } else { query.after },
+            through: if query.order == Order::Descending { Some(Offset(short.reached.0 - 1)) } else { query.through },
+            limit: 1,
+            ..query.clone()
+        };
+        let next = stage.store().frame(beyond, 1, in_lines()).await.unwrap();
+        assert_eq!(next.ends.first().map(|(offset, _)| *offset), Some(framed.ends[2].0), "{query:?}");
+    }
+}
+
+/// Frames an event as its number and its envelope, on a line.
+fn in_lines() -> Frame {
+    Box::new(|out, record| {
+        out.extend_from_slice(record.offset.to_string().as_bytes());
+        out.extend(record.envelope().concat());
+        out.push(b'\n');
+    })
 }
 
 pub(super) async fn operational_events_must_be_named(engine: &dyn Engine) {

@@ -55,7 +55,7 @@ use writer::Writer;
 
 use crate::answers::Asker;
 use crate::event::{Event, Tenant};
-use crate::query::{Page, Query};
+use crate::query::{Frame, Framed, Page, Query};
 use crate::store::{
     Attempt, CommitError, DeadCounts, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Pending, Progress, Seal,
     Store, Swept, Unavailable, Write, Written,
@@ -202,6 +202,10 @@ impl Store for SqliteStore {
 
     fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>> {
         self.ask(move |reader| reader.read(&query))
+    }
+
+    fn frame(&self, query: Query, bytes_max: usize, frame: Frame) -> Pending<Result<Framed, Unavailable>> {
+        self.ask(move |reader| reader.frame(&query, bytes_max, &frame))
     }
 
     fn event(&self, tenant: Tenant, offset: Offset) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {

@@ -4,15 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use tidings_core::event::{Supplied, envelope, subject_of};
+use tidings_core::event::{Supplied, envelope, subject_of, type_of};
+use tidings_core::filter::Filter;
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 
 use super::connection::{OpenError, classify, open_reader};
 use super::{Shared, search};
-use crate::event::{Data, Event, Tenant};
-use crate::query::{Order, Page, Query};
+use crate::event::{Data, Event, Record, Tenant};
+use crate::query::{Frame, Framed, Order, Page, Query};
 use crate::store::{Appended, Document, Kind, Owner, Unavailable};
 
 /// The columns that [`event`] reads, in its order.
@@ -55,19 +56,32 @@ impl Reader {
         search::page(self, query).map_err(|error| unavailable(&error))
     }
 
+    pub(crate) fn frame(&self, query: &Query, bytes_max: usize, frame: &Frame) -> Read<Framed> {
+        search::frames(self, query, bytes_max, frame).map_err(|error| unavailable(&error))
+    }
+
     pub(crate) fn find(&self, tenant: Tenant, id: &EventId) -> Read<Option<Arc<Event>>> {
         search::by_id(self, tenant, id).map_err(|error| unavailable(&error))
     }
 
     /// One event by its offset.
     pub(crate) fn event(&self, tenant: Tenant, offset: Offset) -> rusqlite::Result<Option<Arc<Event>>> {
+        self.look(tenant, offset, |found| found.event())
+    }
+
+    /// Looks at the event at an offset, if there is one.
+    pub(crate) fn look<T>(
+        &self,
+        tenant: Tenant,
+        offset: Offset,
+        look: impl FnOnce(Found<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
         if let Some(event) = self.shared.tail.get(tenant, offset) {
-            return Ok(Some(event));
+            return look(Found::Recent(event)).map(Some);
         }
-        let sql = select_events("tenant = ? AND offset = ?");
-        let mut select = self.connection.prepare_cached(&sql)?;
+        let mut select = self.connection.prepare_cached(&select_events("tenant = ? AND offset = ?"))?;
         let mut rows = select.query(params![tenant.0, offset.0.cast_signed()])?;
-        rows.next()?.map(|row| event(tenant, row)).transpose()
+        rows.next()?.map(|row| look(Found::Stored(Stored::of(tenant, row)?))).transpose()
     }
 
     /// All events between two offsets, exclusive and inclusive.
@@ -77,14 +91,14 @@ impl Reader {
         after: Offset,
         through: Offset,
         order: Order,
-        mut visit: impl FnMut(Arc<Event>) -> bool,
+        mut visit: impl FnMut(Found<'_>) -> rusqlite::Result<bool>,
     ) -> rusqlite::Result<()> {
         let direction = if order == Order::Ascending { "ASC" } else { "DESC" };
         let filter = format!("tenant = ? AND offset > ? AND offset <= ? ORDER BY offset {direction}");
         let mut select = self.connection.prepare_cached(&select_events(&filter))?;
         let mut rows = select.query(params![tenant.0, after.0.cast_signed(), through.0.cast_signed()])?;
         while let Some(row) = rows.next()? {
-            if !visit(event(tenant, row)?) {
+            if !visit(Found::Stored(Stored::of(tenant, row)?))? {
                 break;
             }
         }
@@ -156,35 +170,94 @@ pub(crate) fn checksum(supplied: Supplied, salt: &[u8], header: &[u8], data: Opt
 #[error("damaged event")]
 struct Damaged;
 
+fn damage(offset: u64) -> rusqlite::Error {
+    let place = usize::try_from(offset).unwrap_or(usize::MAX);
+    rusqlite::Error::FromSqlConversionFailure(place, rusqlite::types::Type::Blob, Box::new(Damaged))
+}
+
+/// A row of [`EVENT_COLUMNS`] whose checksum holds.
+pub(crate) struct Stored<'a> {
+    tenant: Tenant,
+    row: &'a Row<'a>,
+    offset: u64,
+    supplied: Supplied,
+    salt: &'a [u8],
+    header: &'a [u8],
+    data: Option<&'a [u8]>,
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn of(tenant: Tenant, row: &'a Row<'_>) -> rusqlite::Result<Self> {
+        let offset = row.get::<_, i64>(0)?.cast_unsigned();
+        let (salt, header) = (row.get_ref(4)?.as_blob()?, row.get_ref(5)?.as_blob()?);
+        let data = row.get_ref(6)?.as_blob_or_null()?;
+        let supplied = Supplied(row.get(2).map_err(|_| damage(offset))?);
+        if row.get::<_, i64>(3)? != i64::from(checksum(supplied, salt, header, data)) {
+            return Err(damage(offset));
+        }
+        Ok(Self { tenant, row, offset, supplied, salt, header, data })
+    }
+
+    fn event(&self) -> rusqlite::Result<Arc<Event>> {
+        let damaged = || damage(self.offset);
+        let (subject, sequence) = subject_of(self.header).map_err(|_| damaged())?;
+        let kept = match self.data {
+            Some(_) => Data::Kept { salt: self.salt.try_into().map_err(|_| damaged())? },
+            None => Data::Erased { digest: self.salt.try_into().map_err(|_| damaged())? },
+        };
+        Ok(Arc::new(Event {
+            tenant: self.tenant,
+            offset: Offset(self.offset),
+            recorded: Timestamp::from_millis(self.row.get(1)?),
+            subject,
+            sequence,
+            supplied: self.supplied,
+            envelope: envelope(self.header, self.data).into(),
+            header_bytes: self.header.len(),
+            data: kept,
+        }))
+    }
+}
+
 /// An event from a row of [`EVENT_COLUMNS`].
 pub(crate) fn event(tenant: Tenant, row: &Row<'_>) -> rusqlite::Result<Arc<Event>> {
-    let offset = row.get::<_, i64>(0)?.cast_unsigned();
-    let damaged = || {
-        let place = usize::try_from(offset).unwrap_or(usize::MAX);
-        rusqlite::Error::FromSqlConversionFailure(place, rusqlite::types::Type::Blob, Box::new(Damaged))
-    };
-    let (salt, header) = (row.get_ref(4)?.as_blob()?, row.get_ref(5)?.as_blob()?);
-    let data = row.get_ref(6)?.as_blob_or_null()?;
-    let supplied = Supplied(row.get(2).map_err(|_| damaged())?);
-    if row.get::<_, i64>(3)? != i64::from(checksum(supplied, salt, header, data)) {
-        return Err(damaged());
+    Stored::of(tenant, row)?.event()
+}
+
+/// An event where it was found.
+pub(crate) enum Found<'a> {
+    Stored(Stored<'a>),
+    Recent(Arc<Event>),
+}
+
+impl Found<'_> {
+    pub(crate) fn event(&self) -> rusqlite::Result<Arc<Event>> {
+        match self {
+            Self::Stored(stored) => stored.event(),
+            Self::Recent(event) => Ok(Arc::clone(event)),
+        }
     }
-    let (subject, sequence) = subject_of(header).map_err(|_| damaged())?;
-    let kept = match data {
-        Some(_) => Data::Kept { salt: salt.try_into().map_err(|_| damaged())? },
-        None => Data::Erased { digest: salt.try_into().map_err(|_| damaged())? },
-    };
-    Ok(Arc::new(Event {
-        tenant,
-        offset: Offset(offset),
-        recorded: Timestamp::from_millis(row.get(1)?),
-        subject,
-        sequence,
-        supplied,
-        envelope: envelope(header, data).into(),
-        header_bytes: header.len(),
-        data: kept,
-    }))
+
+    pub(crate) fn record(&self) -> Record<'_> {
+        match self {
+            Self::Stored(stored) => Record { offset: Offset(stored.offset), header: stored.header, data: stored.data },
+            Self::Recent(event) => event.record(),
+        }
+    }
+
+    /// Whether a filter takes it; as little of it is read as that needs.
+    pub(crate) fn is_taken(&self, filter: &Filter) -> rusqlite::Result<bool> {
+        let stored = match self {
+            Self::Stored(stored) => stored,
+            Self::Recent(event) => return Ok(filter.matches(&event.subject)),
+        };
+        let taken = if filter.is_of_types() {
+            type_of(stored.header).map(|name| filter.matches_type(&name))
+        } else {
+            subject_of(stored.header).map(|(subject, _)| filter.matches(&subject))
+        };
+        taken.map_err(|_| damage(stored.offset))
+    }
 }
 
 fn document(kind: Kind, row: &Row<'_>) -> rusqlite::Result<Document> {

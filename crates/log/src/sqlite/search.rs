@@ -12,13 +12,16 @@ use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::posting::{Kind, Posting};
 
-use super::reader::Reader;
+use super::reader::{Found, Reader};
 use super::run::{self, Range};
 use crate::event::{Event, Tenant};
-use crate::query::{Order, Page, Query};
+use crate::query::{Frame, Framed, Order, Page, Query};
 
 /// Events that one page looks at, at most: a filter that takes few of them gets a short page with `more`.
 const CANDIDATES_MAX: usize = 10_000;
+
+/// Room for frames at first.
+const FRAMES_BYTES: usize = 512 * 1024;
 
 pub(crate) fn by_id(reader: &Reader, tenant: Tenant, id: &EventId) -> rusqlite::Result<Option<Arc<Event>>> {
     let posting = Posting::new(tenant.0, Kind::Id, id.as_str());
@@ -52,15 +55,53 @@ fn first_with_id(
 }
 
 pub(crate) fn page(reader: &Reader, query: &Query) -> rusqlite::Result<Page> {
+    let mut events = Vec::new();
+    let (reached, more) = search(reader, query, |found| {
+        let event = found.event()?;
+        if query.filter.matches(&event.subject) {
+            events.push(event);
+        }
+        Ok(events.len() < query.limit)
+    })?;
+    Ok(Page { events, reached, more })
+}
+
+pub(crate) fn frames(reader: &Reader, query: &Query, bytes_max: usize, frame: &Frame) -> rusqlite::Result<Framed> {
+    let mut framed = Framed::default();
+    framed.bytes.reserve(bytes_max.min(FRAMES_BYTES));
+    let (reached, more) = search(reader, query, |found| {
+        if found.is_taken(&query.filter)? {
+            framed.push(&found.record(), frame);
+        }
+        Ok(framed.ends.len() < query.limit && framed.bytes.len() < bytes_max)
+    })?;
+    if framed.bytes.len() < framed.bytes.capacity() / 2 {
+        framed.bytes.shrink_to_fit();
+    }
+    Ok(Framed { reached, more, ..framed })
+}
+
+/// Shows `take` what a query may find, until it says that it has room for no more; how far that went, and whether there
+/// may be more beyond.
+fn search(
+    reader: &Reader,
+    query: &Query,
+    take: impl FnMut(Found<'_>) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<(Offset, bool)> {
     let extent = reader.shared.end(query.tenant).extent;
     let through = query.through.map_or(extent.head, |through| through.min(extent.head));
     if through <= query.after {
-        return Ok(Page { events: Vec::new(), reached: query.after, more: false });
+        return Ok((query.after, false));
     }
+    let mut walk = Walk { take, room: true, seen: 0, reached: query.after, more: false };
     match postings(query.tenant, &query.filter) {
-        None => scan(reader, query, through),
-        Some(postings) => follow(reader, query, through, &postings),
+        None => reader.scan(query.tenant, query.after, through, query.order, |found| walk.visit(found))?,
+        Some(postings) => follow(reader, query, through, &postings, &mut walk)?,
     }
+    if !walk.more && query.order == Order::Ascending {
+        walk.reached = through;
+    }
+    Ok((walk.reached, walk.more))
 }
 
 /// The postings that lead to all events a filter takes; `None` if only a scan finds them.
@@ -82,48 +123,36 @@ fn postings(tenant: Tenant, filter: &Filter) -> Option<Vec<Posting>> {
     filter.types.iter().map(|pattern| Posting::of_pattern(tenant.0, pattern)).collect()
 }
 
-/// Collects what a page takes until it is full or has looked at enough.
-struct Collector<'a> {
-    query: &'a Query,
-    page: Page,
+/// Goes on until a page is full or has looked at enough.
+struct Walk<F> {
+    take: F,
+    room: bool,
     seen: usize,
+    reached: Offset,
+    more: bool,
 }
 
-impl<'a> Collector<'a> {
-    fn new(query: &'a Query) -> Self {
-        Self { query, page: Page { events: Vec::new(), reached: query.after, more: false }, seen: 0 }
-    }
-
+impl<F: FnMut(Found<'_>) -> rusqlite::Result<bool>> Walk<F> {
     /// Looks at one event; false when the page can take no more.
-    fn visit(&mut self, event: Arc<Event>) -> bool {
-        if self.page.events.len() == self.query.limit || self.seen == CANDIDATES_MAX {
-            self.page.more = true;
-            return false;
+    fn visit(&mut self, found: Found<'_>) -> rusqlite::Result<bool> {
+        if !self.room || self.seen == CANDIDATES_MAX {
+            self.more = true;
+            return Ok(false);
         }
         self.seen += 1;
-        self.page.reached = event.offset;
-        if self.query.filter.matches(&event.subject) {
-            self.page.events.push(event);
-        }
-        true
-    }
-
-    fn finish(mut self, through: Offset) -> Page {
-        if !self.page.more && self.query.order == Order::Ascending {
-            self.page.reached = through;
-        }
-        self.page
+        self.reached = found.record().offset;
+        self.room = (self.take)(found)?;
+        Ok(true)
     }
 }
 
-fn scan(reader: &Reader, query: &Query, through: Offset) -> rusqlite::Result<Page> {
-    let mut collector = Collector::new(query);
-    reader.scan(query.tenant, query.after, through, query.order, |event| collector.visit(event))?;
-    Ok(collector.finish(through))
-}
-
-fn follow(reader: &Reader, query: &Query, through: Offset, postings: &[Posting]) -> rusqlite::Result<Page> {
-    let mut collector = Collector::new(query);
+fn follow<F: FnMut(Found<'_>) -> rusqlite::Result<bool>>(
+    reader: &Reader,
+    query: &Query,
+    through: Offset,
+    postings: &[Posting],
+    walk: &mut Walk<F>,
+) -> rusqlite::Result<()> {
     let mut recent: BTreeSet<u64> = {
         let tail = reader.shared.index.read();
         let within = |offset: &u64| *offset > query.after.0 && *offset <= through.0;
@@ -138,8 +167,8 @@ fn follow(reader: &Reader, query: &Query, through: Offset, postings: &[Posting])
     covers.retain(|(_, cover)| cover.last > query.after.0 && cover.first <= through.0);
     if query.order == Order::Descending {
         covers.reverse();
-        if !visit_all(reader, query, &mut collector, std::mem::take(&mut recent))? {
-            return Ok(collector.finish(through));
+        if !visit_all(reader, query, walk, std::mem::take(&mut recent))? {
+            return Ok(());
         }
     }
     // One more than a page looks at tells it that there is more.
@@ -149,33 +178,27 @@ fn follow(reader: &Reader, query: &Query, through: Offset, postings: &[Posting])
         for posting in postings.iter().filter(|posting| run.may_have(**posting)) {
             offsets.extend(run::offsets(&reader.connection, &run.meta, *posting, &range)?);
         }
-        if !visit_all(reader, query, &mut collector, offsets)? {
-            return Ok(collector.finish(through));
+        if !visit_all(reader, query, walk, offsets)? {
+            return Ok(());
         }
     }
-    visit_all(reader, query, &mut collector, recent)?;
-    Ok(collector.finish(through))
+    visit_all(reader, query, walk, recent).map(drop)
 }
 
-fn visit_all(
+/// Looks at the events at some offsets; false when the page can take no more.
+fn visit_all<F: FnMut(Found<'_>) -> rusqlite::Result<bool>>(
     reader: &Reader,
     query: &Query,
-    collector: &mut Collector<'_>,
+    walk: &mut Walk<F>,
     offsets: BTreeSet<u64>,
 ) -> rusqlite::Result<bool> {
-    let mut visit = |offset: u64| -> rusqlite::Result<bool> {
-        match reader.event(query.tenant, Offset(offset))? {
-            Some(event) => Ok(collector.visit(event)),
-            // Retention was faster.
-            None => Ok(true),
-        }
-    };
     let ordered: Box<dyn Iterator<Item = u64>> = match query.order {
         Order::Ascending => Box::new(offsets.into_iter()),
         Order::Descending => Box::new(offsets.into_iter().rev()),
     };
     for offset in ordered {
-        if !visit(offset)? {
+        // What is not there any more: retention was faster.
+        if reader.look(query.tenant, Offset(offset), |found| walk.visit(found))? == Some(false) {
             return Ok(false);
         }
     }

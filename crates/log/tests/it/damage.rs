@@ -199,7 +199,9 @@ async fn a_damaged_event_is_not_served_and_harms_no_neighbour() {
     let damaged = Unavailable::Damaged(Offset(100));
     let id = event(tenant, "e99", "1").encoded.subject.id;
     assert_eq!(store.find(tenant, &id).await.unwrap_err(), damaged);
-    assert_eq!(store.read(Query::after(tenant, Offset(90), 20)).await.unwrap_err(), damaged);
+    let query = Query::after(tenant, Offset(90), 20);
+    assert_eq!(store.read(query.clone()).await.unwrap_err(), damaged);
+    assert_eq!(store.frame(query, usize::MAX, Box::new(|_, _| {})).await.unwrap_err(), damaged);
     let append = |id: &str| {
         let events = vec![event(tenant, id, "{\"n\":1}")];
         store.commit(NOW, vec![Write::Append(Append { tenant, events, request: None })])

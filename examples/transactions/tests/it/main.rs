@@ -4,5 +4,3 @@
 mod engines;
 #[cfg(test)]
 mod laws;
-#[cfg(test)]
-mod log;

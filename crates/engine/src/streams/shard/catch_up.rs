@@ -6,22 +6,23 @@ use std::task::{Context, Poll};
 
 use slab::Slab;
 use tidings_core::offset::Offset;
-use tidings_log::{Page as Read, Pending, Query, Unavailable};
+use tidings_log::query::PAGE_EVENTS_MAX;
+use tidings_log::{Framed, Pending, Query, Unavailable};
 
 use super::Shard;
 use super::inbox::Ring;
 use crate::streams::frames::{Cursor, Place};
-use crate::streams::group::{Page, number};
+use crate::streams::group::{PAGE_BYTES_MAX, Page, Wish, number};
 use crate::streams::guest::Ending;
 use crate::streams::open::{At, Gone};
 use crate::streams::{RETRY_SPREAD_MS, sse};
 
-/// Events of a page.
-const PAGE_EVENTS_MAX: usize = 256;
 /// Reads from disk under way; more wait.
 const READS_MAX: usize = 4;
-/// Streams that go on in one turn of the loop.
-const TURN_STREAMS_MAX: usize = 256;
+/// Pages of everything that are read before anybody asks for them: one for each thread that reads.
+const AHEAD: usize = 2;
+/// Streams that go on in one turn of the loop. Each takes what its socket holds.
+const TURN_STREAMS_MAX: usize = 64;
 
 /// Reads from disk.
 #[derive(Default)]
@@ -33,8 +34,10 @@ pub(super) struct Reads {
 
 struct UnderWay {
     group: u32,
+    /// What that group wants; another one may get its number.
+    wish: Arc<Wish>,
     after: Offset,
-    page: Pending<Result<Read, Unavailable>>,
+    page: Pending<Result<Framed, Unavailable>>,
     /// Streams that need it.
     askers: Vec<u32>,
 }
@@ -48,9 +51,35 @@ enum Step {
     Gone,
 }
 
+/// Pages end at multiples of the largest page, so that all who need a part of the log need the same pages, and which
+/// comes after one is known before that is read.
+fn page_end(after: Offset) -> Offset {
+    let most = PAGE_EVENTS_MAX as u64;
+    Offset((after.0 / most + 1) * most)
+}
+
+impl Reads {
+    /// Whether somebody waits who need not.
+    pub(super) fn has_room_for_more(&self) -> bool {
+        self.under_way.len() < READS_MAX && !self.waiting.is_empty()
+    }
+
+    fn of(&mut self, wish: &Arc<Wish>, after: Offset) -> Option<&mut UnderWay> {
+        let same = |read: &UnderWay| Arc::ptr_eq(&read.wish, wish) && read.after == after;
+        self.under_way.iter_mut().map(|(_, read)| read).find(|read| same(read))
+    }
+}
+
 impl Shard {
     /// One page for each of those who can go on.
     pub(super) fn catch_up(&mut self) {
+        for _ in self.reads.under_way.len()..READS_MAX {
+            let Some(token) = self.reads.waiting.pop_front() else { break };
+            if let Some(stream) = self.streams.get_mut(token as usize) {
+                stream.reading = false;
+                self.behind.push_back(token);
+            }
+        }
         for _ in 0..self.behind.len().min(TURN_STREAMS_MAX) {
             let Some(token) = self.behind.pop_front() else { return };
             match self.step(token) {
@@ -72,13 +101,13 @@ impl Shard {
             Place::Changed => Step::Gone,
             Place::Elsewhere => {
                 let At::Behind(cursor) = stream.at else { return Step::Rests };
-                match group.page(cursor.offset) {
+                let number = stream.group;
+                match group.page(cursor.offset).or_else(|| self.recent(number, cursor.offset)) {
                     Some(page) => {
-                        let group = stream.group;
-                        self.read_ahead(group, page.reached);
+                        self.read_ahead(number, page.reached);
                         self.turn_page(token, cursor, &page)
                     }
-                    None => self.fetch(token, cursor.offset),
+                    None => self.ask(token, cursor.offset),
                 }
             }
         }
@@ -135,46 +164,41 @@ impl Shard {
         }
     }
 
-    /// Gets the page after `cursor`: from the shared ring at once, or from disk.
-    fn fetch(&mut self, token: u32, cursor: Offset) -> Step {
+    /// The page after a cursor, if the shared ring has it.
+    fn recent(&mut self, number: u32, after: Offset) -> Option<Arc<Page>> {
+        let wish = Arc::clone(&self.groups.get(number)?.wish);
+        let mut events = self.store.tail().after(wish.tenant, after, PAGE_EVENTS_MAX)?;
+        let reached = self.seen(wish.tenant).min(page_end(after));
+        events.retain(|event| event.offset <= reached);
+        let page = Arc::new(Page::of(after, reached, events, &wish));
+        self.groups.keep(number, &page, self.round);
+        Some(page)
+    }
+
+    /// Has the page after a cursor read from disk.
+    fn ask(&mut self, token: u32, after: Offset) -> Step {
         let Some(stream) = self.streams.get_mut(token as usize) else { return Step::Rests };
         // Before the read begins: one that is answered at once finds who waits.
         stream.reading = true;
         let number = stream.group;
         let Some(wish) = self.groups.get(number).map(|group| Arc::clone(&group.wish)) else { return Step::Rests };
-        let seen = self.seen(wish.tenant);
-        if let Some(mut events) = self.store.tail().after(wish.tenant, cursor, PAGE_EVENTS_MAX) {
-            events.retain(|event| event.offset <= seen);
-            let reached = events.last().map_or(seen, |event| event.offset);
-            events.retain(|event| wish.filter.matches(&event.subject));
-            let page = Page::new(cursor, reached, &events, wish.named);
-            self.groups.keep(number, &Arc::new(page), self.round);
-            if let Some(stream) = self.streams.get_mut(token as usize) {
-                stream.reading = false;
-            }
-            return Step::On;
-        }
-        if let Some((_, read)) =
-            self.reads.under_way.iter_mut().find(|(_, read)| read.group == number && read.after == cursor)
-        {
+        if let Some(read) = self.reads.of(&wish, after) {
             read.askers.push(token);
         } else if self.reads.under_way.len() >= READS_MAX {
             self.reads.waiting.push_back(token);
         } else {
-            self.start_read(number, cursor, vec![token]);
+            self.start_read(number, after, vec![token]);
         }
         Step::Rests
     }
 
     fn start_read(&mut self, group: u32, after: Offset, askers: Vec<u32>) {
         let Some(wish) = self.groups.get(group).map(|group| Arc::clone(&group.wish)) else { return };
-        let query = Query {
-            filter: wish.filter.clone(),
-            through: Some(self.seen(wish.tenant)),
-            ..Query::after(wish.tenant, after, PAGE_EVENTS_MAX)
-        };
-        let read = UnderWay { group, after, page: self.store.read(query), askers };
-        let place = number(self.reads.under_way.insert(read));
+        let (seen, is_whole) = (self.seen(wish.tenant), wish.is_whole());
+        let through = Some(if is_whole { seen.min(page_end(after)) } else { seen });
+        let query = Query { filter: wish.filter.clone(), through, ..Query::after(wish.tenant, after, PAGE_EVENTS_MAX) };
+        let page = self.store.frame(query, PAGE_BYTES_MAX, wish.frame());
+        let place = number(self.reads.under_way.insert(UnderWay { group, wish, after, page, askers }));
         self.read(place);
     }
 
@@ -183,17 +207,16 @@ impl Shard {
         let Some(read) = self.reads.under_way.get_mut(place as usize) else { return };
         let bell = self.inbox.bell(Ring::Read(place));
         let Poll::Ready(answer) = read.page.as_mut().poll(&mut Context::from_waker(&bell)) else { return };
-        let UnderWay { group, after, mut askers, .. } = self.reads.under_way.remove(place as usize);
-        askers.extend(self.reads.waiting.drain(..));
-        for token in &askers {
-            if let Some(stream) = self.streams.get_mut(*token as usize) {
-                stream.reading = false;
-            }
-        }
+        let UnderWay { group, wish, after, mut askers, .. } = self.reads.under_way.remove(place as usize);
+        askers.retain(|token| {
+            self.streams.get_mut(*token as usize).is_some_and(|stream| std::mem::take(&mut stream.reading))
+        });
         match answer {
-            Ok(found) => {
+            Ok(framed) => {
+                if self.groups.get(group).is_some_and(|group| Arc::ptr_eq(&group.wish, &wish)) {
+                    self.groups.keep(group, &Arc::new(Page::new(after, framed)), self.round);
+                }
                 self.behind.extend(askers);
-                self.found(group, after, &found);
             }
             Err(error) => {
                 tracing::warn!(%error, "streams end");
@@ -204,22 +227,22 @@ impl Shard {
         }
     }
 
-    /// Keeps what was read for all who need it.
-    fn found(&mut self, number: u32, after: Offset, found: &Read) {
-        let Some(group) = self.groups.get(number) else { return };
-        let page = Page::new(after, found.reached, &found.events, group.wish.named);
-        self.groups.keep(number, &Arc::new(page), self.round);
-    }
-
-    /// Reads the page after one that is being written, before anybody asks for it.
+    /// Reads the pages after one that is being written, before anybody asks for them.
     fn read_ahead(&mut self, number: u32, after: Offset) {
-        let Some(group) = self.groups.get(number) else { return };
-        let known = group.page(after).is_some()
-            || self.reads.under_way.iter().any(|(_, read)| read.group == number && read.after == after);
-        let tenant = group.wish.tenant;
-        let on_disk = || after < self.seen(tenant) && self.store.tail().after(tenant, after, 0).is_none();
-        if !known && self.reads.under_way.len() < READS_MAX && on_disk() {
-            self.start_read(number, after, Vec::new());
+        let Some(wish) = self.groups.get(number).map(|group| Arc::clone(&group.wish)) else { return };
+        let mut after = after;
+        // Where the page after the next begins is known only where every event is wanted.
+        for _ in 0..if wish.is_whole() { AHEAD } else { 1 } {
+            let on_disk = after < self.seen(wish.tenant) && self.store.tail().after(wish.tenant, after, 0).is_none();
+            // One place is left for those who wait.
+            if !on_disk || self.reads.under_way.len() + 1 >= READS_MAX {
+                return;
+            }
+            let kept = self.groups.get(number).is_some_and(|group| group.page(after).is_some());
+            if !kept && self.reads.of(&wish, after).is_none() {
+                self.start_read(number, after, Vec::new());
+            }
+            after = page_end(after);
         }
     }
 }

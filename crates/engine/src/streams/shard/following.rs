@@ -114,7 +114,7 @@ impl Shard {
                 // Framed once for all groups that want it so.
                 let frame = &mut frames[usize::from(group.wish.named)];
                 if frame.is_empty() {
-                    sse::event(frame, event, group.wish.named);
+                    sse::event(frame, &event.record(), group.wish.named);
                     bytes += frame.len();
                 }
                 group.frames.push(event.offset, |out| out.extend_from_slice(frame));

@@ -92,7 +92,7 @@ impl Shard {
             return String::new();
         }
         let ping = if stream.ping { sse::PING } else { "" };
-        let (whole, tenant) = (group.is_whole(), group.wish.tenant);
+        let (whole, tenant) = (group.wish.is_whole(), group.wish.tenant);
         sse::keepalive((!whole).then(|| self.seen(tenant))) + ping
     }
 }
