@@ -84,12 +84,16 @@ impl Queue {
         let over = sleep(wait);
         tokio::pin!(over);
         loop {
+            // Before it looks: what comes in between rings for everybody, and a bell for all is not kept for who is late.
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
             let found = self.take(max);
             if !found.is_empty() {
                 return found;
             }
             tokio::select! {
-                () = self.arrived.notified() => {}
+                () = arrived => {}
                 () = &mut over => return Vec::new(),
             }
         }

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Settings, Values};
@@ -104,12 +104,23 @@ impl Flags {
         if let Some(form) = &self.log_format {
             given.push(("log_format", form.clone()));
         }
-        config::collect(self.config.as_deref(), std::env::vars(), &given)
+        config::collect(self.config.as_deref(), environment()?.into_iter(), &given)
     }
 
     fn settings(&self) -> Result<Settings> {
         Settings::parse(&self.values()?)
     }
+}
+
+/// The variables of the environment that can be settings. What others are called, and hold, is not ours to judge.
+fn environment() -> Result<Vec<(String, String)>> {
+    let mut ours = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(config::ENV_PREFIX)) else { continue };
+        let value = value.into_string().map_err(|_| anyhow!("{name} is not UTF-8"))?;
+        ours.push((name.to_owned(), value));
+    }
+    Ok(ours)
 }
 
 /// Parses the arguments and runs the command.

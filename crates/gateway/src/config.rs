@@ -29,7 +29,7 @@ use crate::control::seats::SeatLimits;
 
 /// The settings file that is read when it exists and no other is named.
 const DEFAULT_FILE: &str = "tidings.toml";
-const ENV_PREFIX: &str = "TIDINGS_";
+pub(crate) const ENV_PREFIX: &str = "TIDINGS_";
 /// Variables that are not settings of the server.
 const ENV_OTHERS: [&str; 4] = ["TIDINGS_URL", "TIDINGS_KEY", "TIDINGS_CONFIG", "TIDINGS_OUTBOX_URL"];
 /// Where OpenTelemetry's own tools look for a collector; it stands for `telemetry.otlp`.
@@ -183,7 +183,9 @@ impl Settings {
                 of_tenant: typed(values, "limits.tenant_streams")?,
                 of_address: typed(values, "limits.address_streams")?,
             },
-            body_timeout: duration(values, "limits.body_timeout")?.unwrap_or_default(),
+            body_timeout: duration(values, "limits.body_timeout")?
+                .filter(|span| !span.is_zero())
+                .ok_or_else(|| anyhow!("setting `limits.body_timeout`: a duration of more than 0s"))?,
             origins: http::origins(values)?,
             tls: http::tls(values)?,
             egress: egress::egress(values)?,
@@ -198,8 +200,9 @@ impl Settings {
                 events_max: Some(typed(values, "retention.events")?).filter(|max| *max > 0),
             },
         };
-        if settings.dev && !settings.listen.ip().is_loopback() {
-            bail!("--dev needs no keys, so it listens on loopback addresses only; {} is not one", settings.listen);
+        let listeners = std::iter::once(settings.listen).chain(settings.tls.as_ref().map(|tls| tls.listen));
+        if let Some(open) = listeners.filter(|_| settings.dev).find(|address| !address.ip().is_loopback()) {
+            bail!("--dev needs no keys, so it listens on loopback addresses only; {open} is not one");
         }
         if settings.retention.age.is_some_and(|age| age < RETENTION_AGE_MIN) {
             bail!("setting `retention.age`: at least 1d, because a repeated eventId is recognised for a day");
@@ -292,7 +295,7 @@ mod tests {
     #[test]
     fn what_is_not_a_setting_is_refused_by_name() {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 16] = [
+        let cases: [Case<'_>; 17] = [
             ("[cors]\norigins = [\"https://x.example/\"]", &[], "cors.origins"),
             ("[tls]\nlisten = \"127.0.0.1:1\"", &[], "tls.cert_file"),
             ("[smtp]\nhost = \"localhost\"", &[], "smtp.from"),
@@ -309,6 +312,11 @@ mod tests {
             ("threads = \"many\"", &[], "threads"),
             ("[retention]\nage = \"1h\"", &[], "retention.age"),
             ("dev = true\nlisten = \"0.0.0.0:80\"", &[], "loopback"),
+            (
+                "dev = true\n[tls]\nlisten = \"0.0.0.0:443\"\ncert_file = \"c\"\nkey_file = \"k\"",
+                &[],
+                "loopback addresses only; 0.0.0.0:443",
+            ),
         ];
         for (file, env, named) in cases {
             let error = parse(file, env, &[]).expect_err(file).to_string();

@@ -11,6 +11,7 @@ mod tickets;
 mod tls;
 mod traces;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,12 +62,9 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
 
 async fn serve(settings: Settings, threads: usize) -> Result<()> {
     make_folder(&settings.data)?;
-    let listener = listen::bind(settings.listen)?;
-    let address = listener.local_addr()?;
-    let mut listeners = vec![(listener, None)];
-    if let Some(tls) = &settings.tls {
-        listeners.push((listen::bind(tls.listen)?, Some(tls::acceptor(tls)?)));
-    }
+    let listeners = listeners(&settings)?;
+    let listening = listeners.iter().map(|(listener, _)| listener.local_addr()).collect::<io::Result<Vec<_>>>()?;
+    let address = listening[0];
     let (phase, phase_watch) = watch::channel(Phase::Starting);
     let engine = SqliteStore::open(&settings.data, settings.synchronous)?;
     let watch = engine.watch();
@@ -77,7 +75,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let export = traces::start(&settings)?;
     let tracer = export.as_ref().map(|export| export.tracer.clone());
     let tickets = Tickets::load(sealing.clone(), &*store).await?;
-    let means = means::means(&settings, sealing, address, tracer.clone())?;
+    let means = means::means(&settings, sealing, listening, tracer.clone())?;
     let lanes = means::Lanes::start(threads)?;
     let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
     let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
@@ -85,7 +83,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let started = clock::now();
     be_careful(&*store, &dispatcher, started).await?;
     let keys = Keys::load(&*store).await?;
-    let (relays, outboxes) = outboxes::open(&settings, &store).await?;
+    let (tasks, outboxes) = outboxes::open(&settings, &store).await?;
     let app = Arc::new(App {
         settings,
         store: Arc::clone(&store),
@@ -115,7 +113,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         tokio::spawn(socket::serve(listener, routes::router(&app, Some(&operator))));
     }
     tokio::spawn(tickets::sweep(Arc::clone(&app)));
-    outboxes::run(relays, &phase_watch);
+    outboxes::run(tasks, &phase_watch);
     let waited_for = Arc::clone(&app);
     tokio::spawn(async move { waited_for.consumers.run().await });
     tokio::spawn(retention::run(Arc::clone(&store), app.settings.retention));
@@ -128,6 +126,15 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     }
     drop(lanes);
     outcome
+}
+
+/// Where requests come in: clear text first, TLS if it is set.
+fn listeners(settings: &Settings) -> Result<Vec<listen::Listener>> {
+    let mut listeners = vec![(listen::bind(settings.listen)?, None)];
+    if let Some(tls) = &settings.tls {
+        listeners.push((listen::bind(tls.listen)?, Some(tls::acceptor(tls)?)));
+    }
+    Ok(listeners)
 }
 
 /// After starts that follow on unclean ends, an event may be what ends us.

@@ -16,7 +16,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A running server with a folder of its own, on a port of loopback.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    keeper: Child,
+    /// The program and its arguments.
+    command: Vec<String>,
+    keeper: Option<Child>,
     pub(crate) port: u16,
     folder: TempDir,
 }
@@ -24,28 +26,42 @@ pub(crate) struct Kept {
 impl Kept {
     /// Starts `program` with `arguments`; returns when it listens.
     pub(crate) fn start(folder: TempDir, port: u16, program: &str, arguments: &[String]) -> Self {
-        let log = File::create(folder.path().join("log")).expect("a log file");
+        let command = std::iter::once(program).chain(arguments.iter().map(String::as_str)).map(str::to_owned).collect();
+        let mut kept = Self { command, keeper: None, port, folder };
+        kept.run();
+        kept
+    }
+
+    /// Starts it, or starts it again in the same folder; returns when it listens.
+    pub(crate) fn run(&mut self) {
+        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log file");
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper", program]).args(arguments);
+        command.args(["-c", KEEPER, "keeper"]).args(&self.command);
         command.stdin(Stdio::piped()).stdout(log.try_clone().expect("a log file")).stderr(log);
-        let keeper = command.spawn().expect("a shell");
-        let kept = Self { keeper, port, folder };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        self.keeper = Some(command.spawn().expect("a shell"));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         for _ in 0..START.as_millis() / LOOK.as_millis() {
             if TcpStream::connect(address).is_ok() {
-                return kept;
+                return;
             }
             std::thread::sleep(LOOK);
         }
-        let log = std::fs::read_to_string(kept.folder.path().join("log")).unwrap_or_default();
-        panic!("{program} does not listen within {START:?}: {log}");
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        panic!("{} does not listen within {START:?}: {log}", self.command[0]);
+    }
+
+    /// Kills it, and returns when it is gone.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
+        self.kill();
     }
 }
 

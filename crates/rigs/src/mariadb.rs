@@ -14,7 +14,8 @@ const SMALL: [&str; 3] = ["--no-defaults", "--innodb-buffer-pool-size=32M", "--i
 /// Where Debian keeps the program: not on everybody's search path.
 const PROGRAM: &str = "/usr/sbin/mariadbd";
 
-/// A running server with a database `shop` and a user `root` that needs no password. It does not sync.
+/// A running server with a database `shop` and a user `root` that needs no password. It does not sync: what is committed
+/// outlives its process, but not the machine.
 #[derive(Debug)]
 pub struct MariaDb(Kept);
 
@@ -47,12 +48,27 @@ impl MariaDb {
         assert!(made.status.success(), "mariadbd --bootstrap: {}", String::from_utf8_lossy(&made.stderr));
         arguments.push(format!("--socket={}", folder.path().join("socket").display()));
         arguments.push(format!("--port={port}"));
-        arguments.extend(["--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=0"].map(str::to_owned));
+        arguments.extend(["--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=2"].map(str::to_owned));
         Self(Kept::start(folder, port, program, &arguments))
     }
 
     /// The URL of its database.
     pub fn url(&self) -> String {
-        format!("mysql://root@127.0.0.1:{}/shop", self.0.port)
+        self.url_of("root", "shop")
+    }
+
+    /// The URL of a database, as a user.
+    pub fn url_of(&self, user: &str, database: &str) -> String {
+        format!("mysql://{user}@127.0.0.1:{}/{database}", self.0.port)
+    }
+
+    /// Kills it, as a crash would, and returns when it is gone.
+    pub fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    /// Starts it again with the same data and port; returns when it takes connections.
+    pub fn run(&mut self) {
+        self.0.run();
     }
 }

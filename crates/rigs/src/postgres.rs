@@ -131,13 +131,10 @@ impl Postgres {
 
     /// Kills all of its processes at once, as a crash would, and returns when they are gone.
     pub fn kill(&mut self) {
-        let postmaster = self.postmaster();
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
-        let all: Vec<i32> =
-            std::iter::once(postmaster).chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect();
+        let all = self.processes();
         for pid in &all {
             // It may have ended by itself.
-            Pid::from_raw(*pid).map(|pid| kill_process(pid, Signal::KILL));
+            Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, Signal::KILL));
         }
         while all.iter().any(|pid| alive(*pid)) {
             std::thread::sleep(LOOK);
@@ -149,9 +146,10 @@ impl Postgres {
 
     /// Stops it in order, and returns when it is gone.
     pub fn stop(&mut self) {
-        let pid = Pid::from_raw(self.postmaster()).expect("a process id");
+        let postmaster = self.postmaster();
+        let pid = Pid::from_raw(postmaster.cast_signed()).expect("a process id");
         kill_process(pid, Signal::INT).expect("PostgreSQL gets the signal");
-        while alive(pid.as_raw_nonzero().get()) {
+        while alive(postmaster) {
             std::thread::sleep(LOOK);
         }
         self.ended();
@@ -167,7 +165,14 @@ impl Postgres {
         copy(&self.folder.path().join("copy"), &self.data());
     }
 
-    fn postmaster(&self) -> i32 {
+    /// Its processes, by their ids.
+    pub fn processes(&self) -> Vec<u32> {
+        let postmaster = self.postmaster();
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        std::iter::once(postmaster).chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
+    }
+
+    fn postmaster(&self) -> u32 {
         let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("a running PostgreSQL");
         text.lines().next().and_then(|pid| pid.trim().parse().ok()).expect("a process id")
     }
@@ -196,7 +201,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success(), "cp {} {}", from.display(), to.display());
 }
 
-fn alive(pid: i32) -> bool {
+fn alive(pid: u32) -> bool {
     // A process that nobody has waited for yet is a zombie: it holds nothing any more.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))

@@ -7,8 +7,10 @@
 //!
 //! Another kind of database is a variant of [`Reader`]: `open`, `poll`, `clear`, `woken`.
 
+mod alarm;
 mod desk;
 mod meter;
+pub mod mysql;
 mod order;
 pub mod postgres;
 mod quarantine;
@@ -17,6 +19,7 @@ mod relay;
 mod row;
 pub mod sqlite;
 
+pub use alarm::Alarm;
 pub use desk::Settings;
 pub use meter::{Measures, Meter, State};
 pub use order::{Answered, Order, Orders};

@@ -77,11 +77,14 @@ export class Consumer {
       await handler(event, rest);
     } catch (error) {
       held.delete(ackToken);
+      const word = { token: ackToken, reason: printable(String(error?.message ?? error)) };
       const delay = error instanceof Nack ? error.delay : undefined;
-      return this.#say("nack", { token: ackToken, delay, reason: printable(String(error?.message ?? error)) });
+      // A delay that the gateway does not take is left out: what went wrong is told all the same.
+      if ((await this.#say("nack", { ...word, delay })) === 422 && delay) await this.#say("nack", word);
+      return;
     }
     held.delete(ackToken);
-    return this.#say("ack", { tokens: [ackToken] });
+    await this.#say("ack", { tokens: [ackToken] });
   }
 
   /** Up to `max` messages, trying again as long as it takes; none after an abort. */
@@ -98,11 +101,11 @@ export class Consumer {
     return [];
   }
 
-  /** Says it until the gateway has heard it, a few times. A refusal is an answer too: the message is not ours any more. */
+  /** Says it until the gateway has heard it, a few times; the status of its answer, if it has. */
   async #say(what, body) {
     for (let failures = 1; failures <= TRIES; failures += 1) {
       const answer = await this.#post(what, body, WORD_LIMIT_MS);
-      if (answer && !passing(answer.status)) return;
+      if (answer && !passing(answer.status)) return answer.status;
       if (failures < TRIES) await pause(failures, answer);
     }
   }
@@ -131,8 +134,9 @@ async function pause(failures, answer, signal) {
   await setTimeout(ms, undefined, { signal }).catch(() => {});
 }
 
-/** As the gateway takes a reason: without control characters, not empty, not too long. */
+/** As the gateway takes a reason: text without control characters, not blank, not too long. */
 function printable(reason) {
-  const text = reason.replace(/\p{Cc}/gu, " ").slice(0, REASON_BYTES_MAX / 4);
-  return text === "" ? "refused by a worker" : text;
+  const letters = Array.from(reason.replace(/\p{Cc}/gu, " ").replace(/\p{Cs}/gu, "\u{fffd}"));
+  const text = letters.slice(0, REASON_BYTES_MAX / 4).join("");
+  return text.trim() === "" ? "refused by a worker" : text;
 }

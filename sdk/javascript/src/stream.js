@@ -149,6 +149,8 @@ class Follower {
     };
     source.addEventListener("tidings.status", ({ data }) => {
       alive();
+      // Somebody else opened a stream with the same ticket: the browser stays away as long as it was told to.
+      if (JSON.parse(data).closing === "replaced") clearTimeout(this.#watchdog);
       this.#tell({ kind: "status", data });
     });
     source.onerror = () => {

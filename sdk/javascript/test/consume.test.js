@@ -22,7 +22,8 @@ async function gateway(t, fetches) {
     for await (const chunk of request) chunks.push(chunk);
     const body = JSON.parse(Buffer.concat(chunks));
     const what = request.url.split("/").at(-1);
-    let answer = [200, {}];
+    // As the gateway: a delay of more than a day is refused.
+    let answer = body.delay === "48h" ? [422, {}] : [200, {}];
     if (what === "fetch") answer = fetches.shift() ?? [404, { detail: "gone" }];
     else words.push([what, body]);
     server.emit("word");
@@ -58,4 +59,18 @@ test("work that takes long asks for more time and a stop lets it end", async (t)
   await new Consumer(url, "billing", { concurrency: 1, extendEveryMs: 20 }).run(handler, { signal: stop.signal });
   assert.deepEqual(words[0], ["extend", { tokens: ["t1"] }]);
   assert.deepEqual(words.at(-1), ["ack", { tokens: ["t1"] }]);
+});
+
+test("a refusal is told whatever its words and its delay are", async (t) => {
+  const { url, words } = await gateway(t, [[200, { messages: [message(1)] }], [200, { messages: [message(2)] }]]);
+  const handler = (event, { offset }) => {
+    if (offset === 1) throw new Nack("later", { delay: "48h" });
+    throw new Error(`${"x".repeat(255)}\u{1f600}`);
+  };
+  await assert.rejects(new Consumer(url, "billing", { concurrency: 1 }).run(handler), Refused);
+  assert.deepEqual(words.slice(0, 2), [
+    ["nack", { token: "t1", delay: "48h", reason: "later" }],
+    ["nack", { token: "t1", reason: "later" }],
+  ]);
+  assert.equal(words[2][1].reason, `${"x".repeat(255)}\u{1f600}`);
 });

@@ -36,7 +36,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status, answer = self.server.fetches.pop(0) if self.server.fetches else (404, {"detail": "gone"})
         else:
             self.server.words.put((what, body))
-            status, answer = 200, {}
+            # As the gateway: a delay of more than a day is refused.
+            status, answer = (422 if body.get("delay") == "48h" else 200), {}
         text = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(text)))
@@ -64,6 +65,18 @@ class Work(unittest.TestCase):
                 ("nack", {"token": "t1", "reason": "not yet", "delay": "90s"}),
                 ("nack", {"token": "t2", "reason": "broken"}),
                 ("ack", {"tokens": ["t3"]}),
+            ])
+
+    def test_a_refusal_is_told_whatever_its_delay_is(self):
+        def handler(_):
+            raise Nack("later", delay="48h")
+
+        with Gateway([(200, {"messages": [message(1)]})]) as gateway:
+            with self.assertRaises(Refused):
+                Consumer(gateway.url, "billing").run(handler)
+            self.assertEqual([gateway.words.get(timeout=10) for _ in range(2)], [
+                ("nack", {"token": "t1", "reason": "later", "delay": "48h"}),
+                ("nack", {"token": "t1", "reason": "later"}),
             ])
 
     def test_work_that_takes_long_asks_for_more_time_and_a_stop_lets_it_end(self):

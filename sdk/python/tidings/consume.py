@@ -64,8 +64,8 @@ class Consumer:
         if key:
             self._headers["authorization"] = f"Bearer {key}"
         self._fetch_max, self._extend_every_s = fetch, extend_every_s
-        # No proxy of the environment stands between.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        # No proxy of the environment stands between, and the key goes to no other host.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Straight())
 
     def run(self, handler: Callable[[Message], None], stop: Optional[threading.Event] = None) -> None:
         """Works until `stop` is set: then it ends with what it has fetched. That may take as long as a fetch waits, 20 s.
@@ -95,9 +95,10 @@ class Consumer:
             handler(message)
         except Exception as error:
             word = {"token": token, "reason": _printable(str(error) or type(error).__name__)}
-            if isinstance(error, Nack) and error.delay is not None:
-                word["delay"] = error.delay
-            self._say("nack", word)
+            delay = error.delay if isinstance(error, Nack) else None
+            # A delay that the gateway does not take is left out: what went wrong is told all the same.
+            if delay is None or self._say("nack", {**word, "delay": delay}) == 422:
+                self._say("nack", word)
         else:
             self._say("ack", {"tokens": [token]})
 
@@ -120,15 +121,15 @@ class Consumer:
             stop.wait(_delay_s(failures, asked_s))
         return []
 
-    def _say(self, what: str, body: Any) -> None:
-        """Says it until the gateway has heard it, a few times. A refusal is an answer too: the message is not ours any
-        more."""
+    def _say(self, what: str, body: Any) -> int:
+        """Says it until the gateway has heard it, a few times; the status of its answer, 0 if it has not."""
         for failures in range(1, TRIES + 1):
             status, _, asked_s = self._post(what, body, WORD_LIMIT_S)
             if not _passing(status):
-                return
+                return status
             if failures < TRIES:
                 time.sleep(_delay_s(failures, asked_s))
+        return 0
 
     def _post(self, what: str, body: Any, limit_s: float) -> Tuple[int, Any, float]:
         """Status (0: no answer), body, and the seconds that the gateway asks to wait."""
@@ -148,6 +149,11 @@ class Consumer:
             return status, None, 0
 
 
+class _Straight(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
 def _passing(status: int) -> bool:
     return status in (0, 408, 429) or status >= 500
 
@@ -161,4 +167,4 @@ def _delay_s(failures: int, asked_s: float) -> float:
 def _printable(reason: str) -> str:
     """As the gateway takes a reason: without control characters, not empty, not too long."""
     text = "".join(letter if letter.isprintable() else " " for letter in reason)[: REASON_BYTES_MAX // 4]
-    return text or "refused by a worker"
+    return text if text.strip() else "refused by a worker"

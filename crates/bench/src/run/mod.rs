@@ -102,6 +102,8 @@ enum Row {
     OutboxDelay,
     /// What emitting costs the application.
     OutboxProducer,
+    /// What reading an outbox costs while nothing happens.
+    OutboxIdle,
 }
 
 /// What one run has at hand.
@@ -129,7 +131,7 @@ struct Sizes {
 }
 
 impl Row {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -151,6 +153,7 @@ impl Row {
         Self::Outbox,
         Self::OutboxDelay,
         Self::OutboxProducer,
+        Self::OutboxIdle,
     ];
 
     fn name(self) -> String {
@@ -258,6 +261,7 @@ impl Bench {
             Row::Outbox => outbox::backlog(self).await,
             Row::OutboxDelay => outbox::delay(self).await,
             Row::OutboxProducer => outbox::producer(self).await,
+            Row::OutboxIdle => outbox::idle(self).await,
         }
     }
 }

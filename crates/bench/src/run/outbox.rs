@@ -1,4 +1,5 @@
-//! Rows about the outbox on PostgreSQL: how fast rows come over, how soon, and what emitting costs the application.
+//! Rows about the outbox on PostgreSQL: how fast rows come over, how soon, what emitting costs the application, and what
+//! asking costs while nothing happens.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Bench;
 use super::folder::settle_disk;
-use super::process::Server;
+use super::process::{Server, time_on_processor};
 use super::report::{Goal, Line, Side, Unit};
 use crate::clock;
 use crate::latency::Latencies;
@@ -27,6 +28,12 @@ const P99_MS_MAX: f64 = 20.0;
 const RATE: u32 = 500;
 /// Connections that emit them.
 const EMITTERS: u32 = 4;
+/// Time on a processor while nothing happens, each of Tidings and the database: a second of a minute is 1.7 % of a core.
+const IDLE_SECONDS_MAX: f64 = 1.0;
+/// Questions meanwhile: one each 100 ms.
+const IDLE_POLLS_MAX: f64 = 11.0;
+/// Between the last that happened and what is measured: pauses have grown by then.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Connections of the row about the producer's cost.
 const PRODUCERS: &str = "16";
 const ARRIVE_WITHIN: Duration = Duration::from_mins(2);
@@ -203,4 +210,43 @@ async fn pgbench(postgres: &Postgres, folder: &Path, sql: &str, seconds: f64) ->
     ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
     let figure = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     figure.with_context(|| format!("pgbench told no rate: {text}"))
+}
+
+/// What asking costs while nothing happens.
+pub(crate) async fn idle(bench: &Bench) -> anyhow::Result<Vec<Line>> {
+    let line = |of: &str, unit, most| {
+        Line::new("outbox-idle", &format!("outbox while nothing happens: {of}"), unit, Goal::AtMost(most))
+    };
+    let mut asked = line("questions", Unit::TimesPerSecond, IDLE_POLLS_MAX);
+    let mut ours = line("time of Tidings on a processor, a minute", Unit::Seconds, IDLE_SECONDS_MAX);
+    let mut theirs = line("time of PostgreSQL on a processor, a minute", Unit::Seconds, IDLE_SECONDS_MAX);
+    let (postgres, folder) = (database(bench).await?, bench.work.folder()?);
+    let server = reader(bench, &postgres, folder.path()).await?;
+    tokio::time::sleep(IDLE_AFTER).await;
+    for pair in 0..bench.sizes.pairs {
+        let before = spent(&server, &postgres).await?;
+        let began = clock::now();
+        // Not a wait for something: that nothing happens meanwhile is what is measured.
+        tokio::time::sleep(bench.sizes.idle).await;
+        let (seconds, after) = (began.elapsed().as_secs_f64(), spent(&server, &postgres).await?);
+        asked.add(Side::Tidings, (after.0 - before.0) / seconds);
+        let minute = |after: Duration, before| after.saturating_sub(before).as_secs_f64() * 60.0 / seconds;
+        ours.add(Side::Tidings, minute(after.1, before.1));
+        theirs.add(Side::Tidings, minute(after.2, before.2));
+        for line in [&asked, &ours, &theirs] {
+            line.tell(pair);
+        }
+    }
+    server.stop().await?;
+    Ok(vec![asked, ours, theirs])
+}
+
+/// Questions so far, and time on a processor of Tidings and of all processes of the database.
+async fn spent(server: &Server, postgres: &Postgres) -> anyhow::Result<(f64, Duration, Duration)> {
+    let (_, metrics) = server.ask("GET", "/metrics", "").await?;
+    let text = String::from_utf8_lossy(&metrics);
+    let polls = text.lines().find_map(|line| line.strip_prefix("tidings_outbox_polls_total{outbox=\"bench\"} "));
+    let polls = polls.context("no count of polls")?.parse()?;
+    let theirs = postgres.processes().into_iter().filter_map(|pid| time_on_processor(pid).ok()).sum();
+    Ok((polls, server.time_on_processor()?, theirs))
 }

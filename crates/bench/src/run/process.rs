@@ -227,6 +227,11 @@ impl Server {
         Ok(Usage { rss_anon_mib: kib / 1024.0, cpu_seconds: f64::from(ticks) / f64::from(ticks_per_second) })
     }
 
+    /// Time that it has been on a processor.
+    pub(crate) fn time_on_processor(&self) -> anyhow::Result<Duration> {
+        time_on_processor(self.child.id().context("the server has ended")?)
+    }
+
     /// Kills the process, as a power cut would, and waits until it is gone.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(exit) = self.child.try_wait()? {
@@ -240,6 +245,17 @@ impl Server {
         let start = bytes.len().saturating_sub(LAST_WORDS_BYTES);
         String::from_utf8_lossy(&bytes[start..]).into_owned()
     }
+}
+
+/// Time that the threads of a process have been on a processor, without those that have ended.
+pub(crate) fn time_on_processor(pid: u32) -> anyhow::Result<Duration> {
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // The first of three numbers; the thread may be gone by now.
+        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        nanos += text.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// An address on loopback that nobody listens on right now.

@@ -63,6 +63,7 @@ pub(crate) enum Side {
 pub(crate) enum Unit {
     EventsPerSecond,
     DeliveriesPerSecond,
+    TimesPerSecond,
     Milliseconds,
     Seconds,
     Mib,
@@ -230,6 +231,7 @@ impl Unit {
     fn show(self, figure: f64) -> String {
         match self {
             Self::EventsPerSecond | Self::DeliveriesPerSecond => format!("{figure:.0}/s"),
+            Self::TimesPerSecond => format!("{figure:.1}/s"),
             Self::Milliseconds => format!("{figure:.2} ms"),
             Self::Seconds => format!("{figure:.3} s"),
             Self::Mib => format!("{figure:.1} MiB"),

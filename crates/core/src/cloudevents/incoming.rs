@@ -192,15 +192,21 @@ impl<'a> Reading<'a> {
 
     fn id(&mut self, id: &str, source: &str) -> EventId {
         EventId::parse(id).unwrap_or_else(|_| {
-            self.extensions.push(("originalid".into(), id.to_owned()));
+            self.derived("originalid", id);
             foreign::id(source, id)
         })
+    }
+
+    /// Adds an extension of ours, in place of one that came under its name: no name stands twice in what is kept.
+    fn derived(&mut self, name: &str, value: &str) {
+        self.extensions.retain(|(other, _)| other != name);
+        self.extensions.push((name.to_owned(), value.to_owned()));
     }
 
     fn event_type(&mut self, foreign: &str) -> Option<EventType> {
         let ours = foreign::event_type(foreign);
         if ours != foreign {
-            self.extensions.push(("originaltype".into(), foreign.to_owned()));
+            self.derived("originaltype", foreign);
         }
         let pointer = self.pointer("type");
         self.fields.event_type(&pointer, &ours)

@@ -36,6 +36,16 @@ fn faults(result: Result<Draft, Vec<Violation>>) -> Vec<(String, Rule)> {
     result.unwrap_err().into_iter().map(|violation| (violation.pointer, violation.rule)).collect()
 }
 
+#[test]
+fn what_keeps_an_original_stands_once_whatever_came_under_its_name() {
+    let event = with(&json!({"id": "a.b", "type": "order_Created", "originalid": "x", "originaltype": "y"}));
+    let draft = structured(&event).unwrap();
+    assert_eq!(metadata(&draft), [("originalid", "a.b"), ("originaltype", "order_Created")]);
+    let defaults = Defaults { now: Timestamp::from_millis(0), source: "/s", random: [7; 26] };
+    let (envelope, header) = draft.encode(&defaults).take_envelope(None);
+    assert_eq!(Header::parse(&envelope[..header]).unwrap().metadata.len(), 2, "what is kept can be read");
+}
+
 fn metadata(draft: &Draft) -> Vec<(&str, &str)> {
     draft.metadata.iter().map(|(name, value)| (&**name, &**value)).collect()
 }

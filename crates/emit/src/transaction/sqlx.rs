@@ -14,6 +14,9 @@ use crate::event::Event;
 use crate::receive::Order;
 use crate::sql::{Dialect, Statements};
 
+/// As wide as the tables' column.
+const SUBSCRIBER_BYTES_MAX: usize = 64;
+
 /// A parameter.
 #[derive(Debug)]
 #[doc(hidden)]
@@ -143,6 +146,7 @@ pub async fn emit<DB: Engine>(tx: &mut Transaction<'_, DB>, event: Event) -> Res
 /// Another transaction with the same event waits for this one's end. The tables are [`crate::sql::INBOX`] or
 /// [`crate::sql::INBOX_MYSQL`].
 pub async fn first<DB: Engine>(tx: &mut Transaction<'_, DB>, subscriber: &str, id: &EventId) -> Result<bool, Error> {
+    check(subscriber)?;
     let (insert, count) = statements::<DB>()?.first;
     let values = vec![Value::text(subscriber), Value::text(id.as_str()), Value::Number(Some(clock::now().as_millis()))];
     let rows = match count {
@@ -155,6 +159,16 @@ pub async fn first<DB: Engine>(tx: &mut Transaction<'_, DB>, subscriber: &str, i
     Ok(rows == Some(1))
 }
 
+/// A longer name would be cut off by MySQL without a word, and two subscribers be one.
+fn check(subscriber: &str) -> Result<(), Error> {
+    if (1..=SUBSCRIBER_BYTES_MAX).contains(&subscriber.len()) && subscriber.is_ascii() {
+        return Ok(());
+    }
+    let rule =
+        format!("a subscriber's name has 1 to {SUBSCRIBER_BYTES_MAX} ASCII characters, and this is {subscriber:?}");
+    Err(Error::InvalidArgument(rule))
+}
+
 /// How the event stands to those of its aggregate that the subscriber processed before; remembered with the work.
 pub async fn order<DB: Engine>(
     tx: &mut Transaction<'_, DB>,
@@ -162,6 +176,7 @@ pub async fn order<DB: Engine>(
     aggregate: &str,
     sequence: u64,
 ) -> Result<Order, Error> {
+    check(subscriber)?;
     let statements = statements::<DB>()?;
     let key = || vec![Value::text(subscriber), Value::text(aggregate)];
     DB::run(tx, statements.begin, key()).await?;

@@ -17,6 +17,8 @@ use crate::control::Fault;
 
 /// What is told of a fault in a body; the rest only repeats what was sent.
 const MESSAGE_CHARS_MAX: usize = 500;
+/// A reason that somebody gives.
+const REASON_BYTES_MAX: usize = 1_024;
 
 /// The body of a call, whole.
 pub(crate) async fn read(call: &mut Call) -> Result<Bytes, Problem> {
@@ -111,6 +113,14 @@ pub(crate) fn parse<'a, T: DeserializeOwned>(json: impl Deserializer<'a>) -> Res
 /// A body that is JSON but not what the route takes.
 pub(crate) fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(&kinds::INVALID_BODY, detail)
+}
+
+/// Checks why somebody gives something up or back.
+pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
+    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
+        return Err(invalid(format!("/reason: 1 to {REASON_BYTES_MAX} bytes, not only blanks, no control characters")));
+    }
+    Ok(())
 }
 
 /// A body with a member that breaks a rule.

@@ -1,10 +1,11 @@
 //! One admitted request: who asks, for which tenant, with which parameters.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use parking_lot::Mutex;
@@ -80,11 +81,36 @@ fn ticket(app: &App, route: &Route, parts: &Parts) -> Result<Option<Grant>, Prob
 
 fn authenticate(app: &App, trusted: Option<Principal>, headers: &HeaderMap) -> Result<Principal, Problem> {
     let Some(value) = headers.get(AUTHORIZATION) else {
-        return trusted.ok_or_else(Problem::unauthorized);
+        let trusted = trusted.ok_or_else(Problem::unauthorized)?;
+        if trusted.actor == Actor::Development {
+            own_page(app, headers)?;
+        }
+        return Ok(trusted);
     };
     let text = value.to_str().unwrap_or_default();
     let key = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     key.and_then(|(_, key)| app.keys.principal(key.trim(), clock::now())).ok_or_else(Problem::unauthorized)
+}
+
+/// Without keys, whatever page a developer opens could tell the server what it likes: those of other origins are refused,
+/// and names that somebody else's DNS gives this address.
+fn own_page(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+    let local = name.is_empty()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    if !local {
+        let detail = "a development server answers to localhost and loopback addresses: use one of them in the URL";
+        return Err(Problem::new(&kinds::FORBIDDEN, detail));
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let same = origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, of)| of == host));
+    if same || app.settings.origins.of(headers).is_some() {
+        return Ok(());
+    }
+    let detail = "a development server takes nothing from pages of other origins: name this one in `cors.origins`";
+    Err(Problem::new(&kinds::FORBIDDEN, detail).with("origin", String::from_utf8_lossy(origin.as_bytes())))
 }
 
 /// The key's tenant; an operator may name one.

@@ -13,11 +13,12 @@ use tidings_engine::dispatcher::{Order, Outcome, Point};
 
 use super::body::{self, answer};
 use super::call::Call;
+use super::document::{self, Plain};
+use super::kinds;
 use super::page::{self, limit};
 use super::problem::Problem;
 use super::routes::Answer;
 use super::webhooks::place;
-use super::{document, kinds};
 use crate::control::consumers::{New, Record, Settings};
 
 /// Consumers of one tenant.
@@ -98,11 +99,6 @@ pub(crate) async fn remove(call: Call) -> Answer {
     Ok(answer(StatusCode::OK, json!({ "name": record.name, "deleted": true }).to_string()))
 }
 
-/// A command that says nothing more.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Plain {}
-
 pub(crate) async fn pause(mut call: Call) -> Answer {
     let (record, _) = find(&call)?;
     let Plain {} = document::optional(&mut call).await?;
@@ -144,11 +140,15 @@ pub(crate) async fn seek(mut call: Call) -> Answer {
     if active {
         tell(&call, &record, Order::Pause, "tidings.consumer.paused", json!({ "name": record.name })).await?;
     }
-    tell(&call, &record, Order::Activate(point), "tidings.consumer.moved", what).await?;
-    if !active {
-        tell(&call, &record, Order::Pause, "tidings.consumer.paused", json!({ "name": record.name })).await?;
+    let moved = tell(&call, &record, Order::Activate(point), "tidings.consumer.moved", what).await;
+    let named = json!({ "name": record.name });
+    match &moved {
+        Ok(()) if !active => tell(&call, &record, Order::Pause, "tidings.consumer.paused", named).await?,
+        // It was paused for the move only.
+        Err(_) if active => tell(&call, &record, Order::Resume, "tidings.consumer.resumed", named).await?,
+        _ => {}
     }
-    Ok(shown(&call, &record))
+    moved.map(|()| shown(&call, &record))
 }
 
 fn is_active(call: &Call, record: &Record) -> bool {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 /// Headers that a page may send.
 const HEADERS: &str = "authorization, content-type, idempotency-key, last-event-id, tidings-tenant, traceparent";
+/// Headers of answers that a page may read, beside those that it always may.
+const READABLE: &str = "retry-after, idempotency-replayed";
 /// How long a browser may keep the answer to a preflight, in seconds.
 const MAX_AGE_SECONDS: &str = "600";
 
@@ -39,6 +42,7 @@ impl Origins {
         if let Some(origin) = origin {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(READABLE));
         }
     }
 

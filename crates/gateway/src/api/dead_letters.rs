@@ -15,7 +15,7 @@ use tidings_log::{Event, Tenant};
 
 use super::body::{self, answer};
 use super::call::Call;
-use super::document;
+use super::document::{self, Plain};
 use super::events;
 use super::kinds;
 use super::page::{self, limit, time};
@@ -33,7 +33,6 @@ const PAGE: usize = 250;
 const BULK_MAX: usize = 10_000;
 /// Ids in a filter.
 const IDS_MAX: usize = 1_000;
-const REASON_BYTES_MAX: usize = 1_024;
 
 /// Which dead letters.
 #[derive(Default, Deserialize)]
@@ -199,10 +198,6 @@ async fn find(call: &Call) -> Result<(Tenant, DeadLetter), Problem> {
     Ok((tenant, letter))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Plain {}
-
 /// Sends the event of one again, from its first attempt on.
 pub(crate) async fn replay_one(mut call: Call) -> Answer {
     find(&call).await?;
@@ -230,9 +225,7 @@ pub(crate) async fn replay(mut call: Call) -> Answer {
 /// Gives many up for good: a mark, nothing is deleted.
 pub(crate) async fn discard(mut call: Call) -> Answer {
     let Discard { filter, reason } = body::json(&mut call).await?;
-    if reason.is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
-        return Err(body::invalid(format!("/reason: 1 to {REASON_BYTES_MAX} bytes, no control characters")));
-    }
+    body::check_reason(&reason)?;
     let (discarded, more) = bulk(&call, &filter, Some(&reason)).await?;
     Ok(answer(StatusCode::OK, json!({ "discarded": discarded, "more": more }).to_string()))
 }

@@ -1,6 +1,7 @@
 //! Bodies of commands: a JSON document that may be left out, and one that changes another (RFC 7396).
 
 use http::header::CONTENT_TYPE;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tidings_core::json;
@@ -11,6 +12,11 @@ use super::kinds;
 use super::problem::Problem;
 
 const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// A command that says nothing more.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plain {}
 
 /// The body of a call as one JSON document, or the default if there is no body.
 pub(crate) async fn optional<T: DeserializeOwned + Default>(call: &mut Call) -> Result<T, Problem> {

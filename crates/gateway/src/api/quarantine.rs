@@ -21,8 +21,6 @@ use crate::app::Outbox;
 use crate::clock;
 use crate::control::audit;
 
-const REASON_BYTES_MAX: usize = 1_024;
-
 /// How the outboxes fare that belong to the caller: an operator sees all.
 pub(crate) async fn outboxes(call: Call) -> Answer {
     let now = clock::now();
@@ -138,9 +136,7 @@ fn read(call: &Call, text: &[u8]) -> Result<Replay, Problem> {
 pub(crate) async fn discard(mut call: Call) -> Answer {
     let document = find(&call).await?;
     let Discard { reason } = body::json(&mut call).await?;
-    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
-        return Err(body::invalid(format!("/reason: 1 to {REASON_BYTES_MAX} bytes")));
-    }
+    body::check_reason(&reason)?;
     let told = ("tidings.source.discarded", json!({ "id": &*document.id, "reason": reason }));
     give(&call, &document, (true, None), told).await
 }

@@ -11,7 +11,7 @@ use http::{Method, Request, Response};
 use tidings_core::key::Scope;
 
 use super::call::{self, Call};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::unread;
 use super::webhooks::{deliveries, orders, replays, secrets};
 use super::{
@@ -43,6 +43,19 @@ pub(crate) struct Route {
     /// The query parameters that it takes; others are refused.
     pub(crate) query: &'static [&'static str],
     handler: Handler,
+}
+
+impl Route {
+    /// Has the request answered. Who hangs up halfway has a handler dropped that only reads or waits; one that changes
+    /// things goes on to its end.
+    async fn answer(&self, call: Call) -> Answer {
+        let handled = (self.handler)(call);
+        // A publish is one commit, and a fetch gives its messages only at its end.
+        if self.method == Method::GET || matches!(self.path, "/events" | "/consumers/{name}/fetch") {
+            return handled.await;
+        }
+        tokio::spawn(handled).await.unwrap_or_else(|panicked| Err(problem::internal(&panicked)))
+    }
 }
 
 const EVENT_FILTER: &[&str] =
@@ -195,7 +208,7 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
                 let origin = app.settings.origins.of(request.headers());
                 let origins = app.settings.origins.clone();
                 let answer = match call::admit(app, route, trusted, unread::guard(request)) {
-                    Ok(call) => (route.handler)(call).await,
+                    Ok(call) => route.answer(call).await,
                     Err(problem) => Err(problem),
                 };
                 let mut response = answer.unwrap_or_else(Problem::into_response);
@@ -213,16 +226,24 @@ pub(crate) fn router(app: &Arc<App>, trusted: Option<&Principal>) -> Router {
         let origins = app.settings.origins.clone();
         let refuse = move |request: Request<Body>| {
             let preflight = origins.preflight(request.method(), request.headers(), &allowed);
+            let origin = origins.of(request.headers());
             drop(unread::guard(request));
-            let response = preflight.unwrap_or_else(|| Problem::method_not_allowed(&allowed).into_response());
+            let response = preflight.unwrap_or_else(|| {
+                let mut response = Problem::method_not_allowed(&allowed).into_response();
+                origins.mark(origin.as_ref(), &mut response);
+                response
+            });
             meter.record(response.status(), Duration::ZERO);
             async move { response }
         };
         router = router.route(path, axum::routing::any(refuse));
     }
+    let origins = app.settings.origins.clone();
     router.fallback(move |request: Request<Body>| {
+        let origin = origins.of(request.headers());
         drop(unread::guard(request));
-        let response = Problem::not_found("path; `/openapi.json` lists all").into_response();
+        let mut response = Problem::not_found("path; `/openapi.json` lists all").into_response();
+        origins.mark(origin.as_ref(), &mut response);
         unmatched.record(response.status(), Duration::ZERO);
         async move { response }
     })

@@ -16,12 +16,14 @@ use super::kinds;
 use super::problem::Problem;
 use super::routes::Answer;
 use crate::clock;
-use crate::control::tickets::Refused;
+use crate::control::tickets::{Refused, TEXT_BYTES_MAX};
 
 const TTL_DEFAULT: Duration = Duration::from_mins(1);
 const TTL_MAX: Duration = Duration::from_mins(10);
 /// Patterns or channels of a ticket.
 const VALUES_MAX: usize = 100;
+/// A longer cookie is dropped by browsers without a word (RFC 6265 §6.1: name, value and attributes, 4,096 bytes).
+const COOKIE_BYTES_MAX: usize = 3_900;
 /// The parameter and the cookie that bring a ticket.
 pub(crate) const PARAMETER: &str = "ticket";
 const COOKIE: &str = "tidings-ticket";
@@ -57,7 +59,13 @@ pub(crate) async fn create(mut call: Call) -> Answer {
     let confined = call.principal.channels.clone();
     let filter = Filter { types: new.types, channels: new.channels, aggregate: new.aggregate_id, confined };
     let now = clock::now();
-    let (ticket, expires_at) = call.app.tickets.make(call.tenant.clone(), &call.principal, filter, ttl, now);
+    let bytes_max = if new.cookie { COOKIE_BYTES_MAX } else { TEXT_BYTES_MAX };
+    let made = call.app.tickets.make(call.tenant.clone(), &call.principal, filter, ttl, now, bytes_max);
+    let (ticket, expires_at) = made.ok_or_else(|| {
+        let detail =
+            "/types, /channels: these are too many for one ticket, which holds them all: name fewer, or `order.*`";
+        body::invalid(format!("{detail} (at most {bytes_max} bytes, sealed)"))
+    })?;
     let shown = json!({
         "ticket": ticket,
         "url": format!("/events/stream?{PARAMETER}={ticket}"),

@@ -84,7 +84,17 @@ pub(crate) async fn place(call: &Call, tenant: Tenant, pointer: &str, from: &Val
     let extent = call.app.store.extent(tenant);
     match from {
         Value::Null => Ok(None),
-        Value::Number(number) => number.as_u64().map(|offset| Some(Offset(offset))).ok_or_else(invalid),
+        Value::Number(number) => {
+            let offset = Offset(number.as_u64().ok_or_else(invalid)?);
+            // Whoever means a time and sends milliseconds would wait for ever, and miss all until then.
+            if offset > extent.head {
+                let head = extent.head;
+                return Err(body::invalid(format!(
+                    "{pointer}: the log ends at offset {head}; a time is a text, as in 2026-11-22T10:15:30Z"
+                )));
+            }
+            Ok(Some(offset))
+        }
         Value::String(text) => match text.as_str() {
             "latest" => Ok(Some(extent.head)),
             "earliest" => Ok(Some(Offset(extent.first.0.saturating_sub(1)))),

@@ -1,5 +1,6 @@
 //! `tidings outbox`: makes an outbox in an application's database, and takes it away.
 
+mod mysql;
 mod sqlite;
 
 use anyhow::{Result, anyhow};
@@ -9,6 +10,10 @@ use tidings_sources::outbox::postgres::{self, install};
 
 use super::OK;
 use super::client::block_on;
+
+/// What `--url` takes.
+const URL: &str =
+    "URL of the database, postgres://, mysql:// or sqlite://; its password may stand in PGPASSWORD or MYSQL_PWD";
 
 #[derive(Args)]
 pub(crate) struct OutboxArguments {
@@ -22,6 +27,7 @@ enum OutboxCommand {
     #[command(after_help = "Examples:
   tidings outbox install --url postgres://owner@localhost/shop --role shop --reader tidings
   tidings outbox install --url sqlite:///var/lib/shop/app.db
+  tidings outbox install --url mysql://root@localhost/shop --role shop --reader tidings
   tidings outbox install --role shop --reader tidings --print")]
     Install(InstallArguments),
     /// Take the outbox away again
@@ -34,13 +40,12 @@ enum OutboxCommand {
 
 #[derive(Args)]
 struct InstallArguments {
-    /// URL of the database, postgres:// or sqlite://; the password may stand in PGPASSWORD
-    #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
+    #[arg(long, help = URL, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
     url: Option<String>,
-    /// Role of an application on PostgreSQL, which may then call tidings.emit; may be given several times
+    /// Role, or account of MySQL as in shop@localhost, of an application, which may then emit; may be given several times
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
-    /// Role that Tidings connects to PostgreSQL as, which may then read the outbox
+    /// Role or account that Tidings connects as, which may then read the outbox
     #[arg(long, value_name = "ROLE")]
     reader: Option<String>,
     /// Print the SQL and change nothing
@@ -50,8 +55,7 @@ struct InstallArguments {
 
 #[derive(Args)]
 struct UninstallArguments {
-    /// URL of the database, postgres:// or sqlite://; the password may stand in PGPASSWORD
-    #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
+    #[arg(long, help = URL, env = "TIDINGS_OUTBOX_URL", hide_env_values = true, required_unless_present = "print")]
     url: Option<String>,
     /// Also if rows in it were not relayed
     #[arg(long)]
@@ -63,8 +67,7 @@ struct UninstallArguments {
 
 #[derive(Args)]
 struct StatusArguments {
-    /// URL of the database, postgres:// or sqlite://; the password may stand in PGPASSWORD
-    #[arg(long, env = "TIDINGS_OUTBOX_URL", hide_env_values = true)]
+    #[arg(long, help = URL, env = "TIDINGS_OUTBOX_URL", hide_env_values = true)]
     url: String,
     /// Print JSON
     #[arg(long)]
@@ -82,6 +85,9 @@ pub(crate) fn run(arguments: &OutboxArguments) -> Result<u8> {
 fn install(arguments: &InstallArguments) -> Result<u8> {
     if let Some(url) = arguments.url.as_deref().filter(|url| sqlite::is_meant(url)) {
         return sqlite::install(url, arguments);
+    }
+    if let Some(url) = arguments.url.as_deref().filter(|url| mysql::is_meant(url)) {
+        return mysql::install(url, arguments);
     }
     let roles = install::Roles { producers: arguments.roles.clone(), reader: arguments.reader.clone() };
     let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
@@ -101,6 +107,9 @@ fn uninstall(arguments: &UninstallArguments) -> Result<u8> {
     if let Some(url) = arguments.url.as_deref().filter(|url| sqlite::is_meant(url)) {
         return sqlite::uninstall(url, arguments);
     }
+    if let Some(url) = arguments.url.as_deref().filter(|url| mysql::is_meant(url)) {
+        return mysql::uninstall(url, arguments);
+    }
     let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
         print!("{}", install::UNINSTALL);
         return Ok(OK);
@@ -114,6 +123,9 @@ fn uninstall(arguments: &UninstallArguments) -> Result<u8> {
 fn status(arguments: &StatusArguments) -> Result<u8> {
     if sqlite::is_meant(&arguments.url) {
         return sqlite::status(arguments);
+    }
+    if mysql::is_meant(&arguments.url) {
+        return mysql::status(arguments);
     }
     let config = config(&arguments.url)?;
     let status = block_on(async { Ok(install::status(&config).await?) })?;

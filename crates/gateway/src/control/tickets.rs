@@ -31,8 +31,8 @@ pub(crate) const LIFETIME: Duration = Duration::from_hours(1);
 const PREFIX: &str = "tdt_";
 /// What tickets are sealed for.
 const PLACE: &str = "stream-ticket";
-/// The longest text that is looked at.
-const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// The longest text that is made, or looked at.
+pub(crate) const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// Documents read or removed at once.
 const PAGE: usize = 1_000;
 
@@ -111,7 +111,7 @@ impl Tickets {
         }
     }
 
-    /// Makes a ticket for what `filter` takes.
+    /// Makes a ticket for what `filter` takes; `None` if its text would be longer than `bytes_max`.
     pub(crate) fn make(
         &self,
         tenant: TenantName,
@@ -119,7 +119,8 @@ impl Tickets {
         filter: Filter,
         ttl: Duration,
         now: Timestamp,
-    ) -> (String, Timestamp) {
+        bytes_max: usize,
+    ) -> Option<(String, Timestamp)> {
         let end = now.plus(LIFETIME);
         let expires_at = maker.expires_at.map_or(end, |key| key.min(end));
         let key = match &maker.actor {
@@ -134,7 +135,8 @@ impl Tickets {
         // A grant is plain data; writing it to memory cannot fail.
         let plain = serde_json::to_vec(&grant).unwrap_or_default();
         let sealed = self.sealing.seal(clock::random(), PLACE, &plain);
-        (format!("{PREFIX}{}", for_url(&sealed)), expires_at)
+        let text = format!("{PREFIX}{}", for_url(&sealed));
+        (text.len() <= bytes_max).then_some((text, expires_at))
     }
 
     /// What `text` says, if it opens a stream at `now`.

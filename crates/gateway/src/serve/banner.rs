@@ -19,7 +19,7 @@ fn development(address: SocketAddr, folder: &str) {
         "
   Tidings is ready on http://{address}, data in {folder}
 
-  DEVELOPMENT SERVER: no keys, plain http webhooks to any address. Never expose it.
+  DEVELOPMENT SERVER: no keys, plain http webhooks to loopback addresses. Never expose it.
 
   Watch what happens (leave it running):
     curl -N http://{address}/events/stream

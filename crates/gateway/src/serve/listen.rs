@@ -78,6 +78,9 @@ impl Server {
     }
 }
 
+/// A socket that connections come to, and what takes TLS off them.
+pub(super) type Listener = (TcpListener, Option<TlsAcceptor>);
+
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address)
         .with_context(|| format!("cannot listen on {address}: choose another address with --listen"))?;
@@ -86,7 +89,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 pub(crate) fn start(
-    listeners: Vec<(TcpListener, Option<TlsAcceptor>)>,
+    listeners: Vec<Listener>,
     router: &Router,
     settings: &Settings,
     threads: usize,

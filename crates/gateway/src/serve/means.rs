@@ -19,7 +19,7 @@ use crate::telemetry::trace::Tracer;
 pub(super) fn means(
     settings: &Settings,
     sealing: SealingKey,
-    listening: SocketAddr,
+    listening: Vec<SocketAddr>,
     tracer: Option<Tracer>,
 ) -> Result<Means> {
     let means = Means {
@@ -37,9 +37,9 @@ pub(super) fn means(
 }
 
 /// The way out, as the settings allow; this server itself is never reached through it.
-fn door(settings: &Settings, listening: SocketAddr) -> Result<Door> {
+fn door(settings: &Settings, listening: Vec<SocketAddr>) -> Result<Door> {
     let mut policy = settings.egress.policy.clone();
-    policy.listeners = vec![listening];
+    policy.listeners = listening;
     let resolver = Resolver::system().map_err(|error| anyhow!("cannot look names up: {error}"))?;
     Ok(Door::new(policy, resolver, trust(settings)?))
 }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tidings_log::Store;
 use tidings_log::store::{Document, Expect, Kind, Owner, Write};
-use tidings_sources::outbox::{self, Env, Reader, Relay, postgres, sqlite};
+use tidings_sources::outbox::{self, Alarm, Env, Reader, Relay, mysql, postgres, sqlite};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -17,11 +18,18 @@ use crate::config::{self, Settings};
 /// Where it is kept what this installation is called in outboxes.
 const READER: &str = "outbox-reader";
 
-/// The relays, not running yet, and what the rest of the server sees of them.
-pub(super) async fn open(settings: &Settings, store: &Arc<dyn Store>) -> Result<(Vec<Relay>, Vec<Outbox>)> {
-    let (mut relays, mut outboxes) = (Vec::new(), Vec::new());
+/// What runs for the outboxes.
+#[derive(Default)]
+pub(super) struct Tasks {
+    relays: Vec<Relay>,
+    alarms: Vec<Alarm>,
+}
+
+/// What will run, and what the rest of the server sees of it.
+pub(super) async fn open(settings: &Settings, store: &Arc<dyn Store>) -> Result<(Tasks, Vec<Outbox>)> {
+    let (mut tasks, mut outboxes) = (Tasks::default(), Vec::new());
     if settings.outboxes.is_empty() {
-        return Ok((relays, outboxes));
+        return Ok((tasks, outboxes));
     }
     let name = reader_name(&**store).await?;
     for of in &settings.outboxes {
@@ -33,25 +41,34 @@ pub(super) async fn open(settings: &Settings, store: &Arc<dyn Store>) -> Result<
             source: of.source.as_deref().unwrap_or(&settings.source).into(),
         };
         let env = Env { now: clock::now, random: clock::fill };
-        let (relay, meter, orders) = Relay::new(Arc::clone(store), env, terms, reader);
-        relays.push(relay);
+        let (relay, meter, orders) = Relay::new(Arc::clone(store), env, terms.clone(), reader);
+        tasks.relays.push(relay);
+        let bound = settings.health.outbox_delay_ms.map(Duration::from_millis);
+        tasks.alarms.extend(bound.map(|bound| Alarm::new(Arc::clone(store), env, terms, Arc::clone(&meter), bound)));
         outboxes.push(Outbox { name: of.name.clone(), tenant: of.tenant.clone(), meter, orders });
     }
-    Ok((relays, outboxes))
+    Ok((tasks, outboxes))
 }
 
 /// Runs them until the server stops: what is under way then is read again after the next start.
-pub(super) fn run(relays: Vec<Relay>, phase: &watch::Receiver<Phase>) {
-    for relay in relays {
-        let mut phase = phase.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                // An error says that the server is gone.
-                _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => {}
-                () = relay.run() => {}
-            }
-        });
+pub(super) fn run(tasks: Tasks, phase: &watch::Receiver<Phase>) {
+    for relay in tasks.relays {
+        until_stopping(relay.run(), phase);
     }
+    for alarm in tasks.alarms {
+        until_stopping(alarm.run(), phase);
+    }
+}
+
+fn until_stopping(task: impl Future<Output = ()> + Send + 'static, phase: &watch::Receiver<Phase>) {
+    let mut phase = phase.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            // An error says that the server is gone.
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => {}
+            () = task => {}
+        }
+    });
 }
 
 fn reader(of: &config::Outbox, name: &str) -> Result<Reader> {
@@ -68,7 +85,11 @@ fn reader(of: &config::Outbox, name: &str) -> Result<Reader> {
             let reader = sqlite::Reader::new(&of.url, name).map_err(|error| anyhow!("`url`: {error}"))?;
             Ok(Reader::Sqlite(Box::new(reader)))
         }
-        other => bail!("`url`: {other}: no such kind of outbox; there are postgres:// and sqlite://"),
+        "mysql" | "mariadb" => {
+            let reader = mysql::Reader::new(&of.url, password, name).map_err(|error| anyhow!("`url`: {error}"))?;
+            Ok(Reader::MySql(Box::new(reader)))
+        }
+        other => bail!("`url`: {other}: no such kind of outbox; there are postgres://, mysql:// and sqlite://"),
     }
 }
 

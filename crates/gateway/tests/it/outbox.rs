@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable as _;
 use serde_json::{Value, json};
-use tidings_rigs::Postgres;
+use tidings_rigs::{MariaDb, Postgres};
 
 use crate::support::server::Server;
 use crate::support::until;
@@ -193,4 +194,51 @@ fn a_file_of_sqlite_is_relayed_through_kills_of_the_server() {
     assert_eq!(numbers, (0..200).collect::<Vec<_>>());
     let status: Value = serde_json::from_str(&outbox(&server, &["status", "--url", &url, "--json"])).unwrap();
     assert!(status["reader"].is_string(), "{status}");
+}
+
+/// Runs statements on MariaDB, each on its own.
+fn on_mariadb(url: &str, statements: &[&str]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = mysql_async::Conn::from_url(url).await.unwrap();
+        for sql in statements {
+            connection.query_drop(*sql).await.unwrap();
+        }
+        connection.disconnect().await.unwrap();
+    });
+}
+
+#[test]
+fn an_outbox_on_mariadb_is_made_read_and_taken_away() {
+    let mariadb = MariaDb::start();
+    let url = mariadb.url();
+    let (relay, password) = (mariadb.url_of("tidings", "shop"), tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(password.path(), "s3cret\n").unwrap();
+    on_mariadb(&url, &["CREATE USER shop@localhost", "CREATE USER tidings@localhost IDENTIFIED BY 's3cret'"]);
+    let settings = format!(
+        "[[outbox]]\nname = \"shop\"\nurl = \"{relay}\"\npassword_file = \"{}\"\nsource = \"/shop\"\n",
+        password.path().display()
+    );
+    let server = Server::with(true, &settings);
+    let roles = ["--role", "shop@localhost", "--reader", "tidings@localhost"];
+    let made = outbox(&server, &[&["install", "--url", &url], &roles[..]].concat());
+    assert!(made.contains("made"), "{made}");
+    assert!(outbox(&server, &[&["install", "--url", &url], &roles[..]].concat()).contains("was there"));
+    let printed = outbox(&server, &[&["install", "--print", "--url", "mysql://localhost/shop"], &roles[..]].concat());
+    assert!(printed.contains("CREATE TABLE") && printed.contains("TO `shop`@`localhost`"), "{printed}");
+    let emit = "INSERT INTO tidings_outbox (event_type, aggregate_id, data) VALUES ('order.created', 'order_1', '1')";
+    on_mariadb(&mariadb.url_of("shop", "shop"), &["BEGIN", emit, "ROLLBACK", "BEGIN", emit, "COMMIT"]);
+    let client = server.client();
+    let event = until("an event", ARRIVAL, || client.get("/events").json()["data"].get(0).cloned());
+    assert_eq!((&event["sequenceNumber"], &event["source"]), (&json!(1), &json!("/shop")));
+    let status = until("nothing left", ARRIVAL, || {
+        let status: Value = serde_json::from_str(&outbox(&server, &["status", "--url", &url, "--json"])).unwrap();
+        (status["waiting"] == 0).then_some(status)
+    });
+    assert!(status["reader"].is_string() && status["oldestSeconds"].is_null(), "{status}");
+    outbox(&server, &["uninstall", "--url", &url]);
+    let gone = server.run(&["outbox", "status", "--url", &url]);
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("tidings outbox install"), "{gone:?}");
+    let refused = server.run(&["outbox", "install", "--url", &format!("{url}?require_ssl=true")]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("clear text"), "{refused:?}");
 }

@@ -127,6 +127,20 @@ fn channels_of_others_are_refused_by_name() {
     assert_eq!(answer.json()["scope"], "ops:read");
 }
 
+/// A ticket holds what it opens: one that could not be read again is not made.
+#[test]
+fn a_ticket_that_would_be_too_long_is_refused_when_it_is_asked_for() {
+    let (server, backend, _operator, _) = guarded(&[]);
+    let named = |count: usize| (0..count).map(|n| format!("{}:{n:03}", "x".repeat(120))).collect::<Vec<_>>();
+    let answer = backend.post("/stream-tickets", json!({ "channels": named(100) }).to_string()).expect(422);
+    assert!(answer.text().contains("/channels"), "{answer}");
+    let longest = json!({ "channels": named(40) });
+    assert!(Stream::open(&server.client(), &url(&ticket(&backend, &longest))).next().raw.starts_with("id:"));
+    let mut cookie = longest;
+    cookie["cookie"] = json!(true);
+    backend.post("/stream-tickets", cookie.to_string()).expect(422);
+}
+
 #[test]
 fn a_cookie_brings_a_ticket_too() {
     let (server, backend, _operator, _) = guarded(&[]);
@@ -149,15 +163,18 @@ fn pages_of_named_origins_read_answers_and_no_others() {
     let from = |origin: &str| client.with("origin", origin);
     let named = from("https://app.example.com");
     let stream = Stream::open(&named, "/events/stream");
-    for head in [stream.head.clone(), named.get("/events"), named.get("/events/none"), named.get("/events/stream?x=1")]
-    {
+    let missing = [named.get("/none"), named.send("PUT", "/events", &[], b"").expect(405)];
+    let refused = [named.get("/events/none"), named.get("/events/stream?x=1")];
+    for head in [stream.head.clone(), named.get("/events")].into_iter().chain(missing).chain(refused) {
+        assert!(head.header("access-control-expose-headers").unwrap().contains("retry-after"), "{head}");
         assert_eq!(head.header("access-control-allow-origin"), Some("https://app.example.com"), "{head}");
         assert_eq!(head.header("access-control-allow-credentials"), Some("true"));
         assert_eq!(head.header("vary"), Some("origin"));
     }
     for other in ["https://app.example.com.evil.org", "http://app.example.com", "https://app.example.com:8443", "null"]
     {
-        let answer = from(other).get("/events").expect(200);
+        // Where no key is needed, such a page has nothing to say either.
+        let answer = from(other).get("/events").expect(403);
         assert_eq!(answer.header("access-control-allow-origin"), None, "{other}");
         assert_eq!(answer.header("vary"), Some("origin"));
     }
@@ -166,6 +183,25 @@ fn pages_of_named_origins_read_answers_and_no_others() {
     assert!(answer.header("access-control-allow-methods").unwrap().contains("POST"));
     assert!(answer.header("access-control-allow-headers").unwrap().contains("authorization"));
     from("https://evil.org").send("OPTIONS", "/stream-tickets", &asks, b"").expect(405);
+}
+
+/// It needs no key, so a page that somebody opens in the same browser must not reach it, nor a name that leads to it.
+#[test]
+fn a_development_server_takes_nothing_from_pages_of_others() {
+    let server = Server::dev();
+    let client = server.client();
+    let new = r#"{"scopes":["admin"]}"#;
+    let answer = client.with("origin", "https://evil.org").send("POST", "/keys", &[], new.as_bytes()).expect(403);
+    assert!(answer.text().contains("cors.origins"), "{answer}");
+    for (host, status) in [("evil.example:80", 403), ("localhost", 200), ("[::1]:9", 200), ("127.0.0.1", 200)] {
+        let mut connection = client.connect().unwrap();
+        connection.write(format!("GET /keys HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(connection.answer().unwrap().status, status, "{host}");
+    }
+    let own = "GET /keys HTTP/1.1\r\nhost: localhost:5\r\norigin: http://localhost:5\r\n\r\n";
+    let mut connection = client.connect().unwrap();
+    connection.write(own.as_bytes()).unwrap();
+    assert_eq!(connection.answer().unwrap().status, 200, "a page of its own");
 }
 
 #[test]

@@ -130,6 +130,7 @@ CREATE INDEX dead_letter_by_tenant ON dead_letter (tenant, id);
 CREATE INDEX dead_letter_by_subscription ON dead_letter (subscription, id);
 CREATE INDEX open_letter_by_tenant ON dead_letter (tenant, id) WHERE state = 0;
 CREATE INDEX open_letter_by_event ON dead_letter (tenant, offset) WHERE state = 0;
+CREATE INDEX closed_letter_by_event ON dead_letter (tenant, offset) WHERE state > 0;
 CREATE UNIQUE INDEX open_letter_by_delivery ON dead_letter (subscription, offset) WHERE state = 0;
 
 -- Copies of events that retention took while an open dead letter or a row needed them.

@@ -133,9 +133,15 @@ pub(super) async fn what_is_kept_goes_when_nothing_needs_it(engine: &dyn Engine)
         close(&stage, &["d6"], replayed(&stage)),
     ];
     stage.commit(writes).await.unwrap();
+    assert!(stage.store().dead_letter(stage.tenant, "d4").await.unwrap().is_some());
+    trim_all(&stage).await;
     for _ in 0..2 {
         assert_eq!(left(&stage).await, [3, 5, 6, 7, 8]);
         stage.reopen();
+    }
+    // A letter that is closed goes after its event; one that is open stays.
+    for (id, stays) in [("d4", false), ("d5", false), ("d6", false), ("d7", true)] {
+        assert_eq!(stage.store().dead_letter(stage.tenant, id).await.unwrap().is_some(), stays, "{id}");
     }
     stage.one(sweep(&stage, 1, EVENTS, &["wh_3"])).await;
     assert_eq!(left(&stage).await, [3, 5, 6, 7]);

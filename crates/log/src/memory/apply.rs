@@ -264,6 +264,15 @@ impl State {
 
     /// Removes whole seals. The last removed one stays, without its leaves: the chain goes on from it.
     fn trim(&mut self, tenant: Tenant, through: Offset, news: &mut News) -> Written {
+        let trimmed = self.trim_events(tenant, through, news);
+        if let Written::Trimmed(first) = trimmed {
+            self.letters
+                .sweep(|_, letter| letter.tenant == tenant && letter.offset < first && letter.state != DeadState::Open);
+        }
+        trimmed
+    }
+
+    fn trim_events(&mut self, tenant: Tenant, through: Offset, news: &mut News) -> Written {
         let Some(mut log) = self.logs.get(&tenant).cloned() else { return Written::Trimmed(Offset(1)) };
         self.forget_history(tenant, log.extent.first);
         let boundary = self.seals.range((tenant, Offset(0))..=(tenant, through)).next_back();

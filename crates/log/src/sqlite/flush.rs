@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::block::{Packed, Packer, Row};
 use super::growing::Growing;
@@ -25,7 +25,7 @@ const SLICE_ROWS: usize = 64;
 const HELPING: Duration = Duration::from_millis(5);
 /// How often expired request keys are removed, and how many at once.
 const SWEEP_MS: i64 = 10_000;
-const SWEEP_ROWS: i64 = 1_000;
+const SWEEP_ROWS: usize = 1_000;
 
 #[derive(Default)]
 pub(crate) struct Flush {
@@ -186,10 +186,16 @@ impl Writer {
         if self.now.as_millis() - self.requests_swept.as_millis() < SWEEP_MS {
             return Ok(());
         }
-        self.requests_swept = self.now;
         let kept = i64::try_from(REQUEST_KEPT.as_millis()).unwrap_or(i64::MAX);
         let sql = "DELETE FROM request WHERE number < (SELECT min(number) FROM request) + ? AND at_ms < ?";
-        self.connection.prepare_cached(sql)?.execute([SWEEP_ROWS, self.now.as_millis() - kept])?;
+        let removed = self
+            .connection
+            .prepare_cached(sql)?
+            .execute(params![SWEEP_ROWS.cast_signed(), self.now.as_millis() - kept])?;
+        // With as many as one sweep takes there may be more: the next commit goes on.
+        if removed < SWEEP_ROWS {
+            self.requests_swept = self.now;
+        }
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ impl Writer {
         let rows = if self.trim_history(tenant)? { TRIM_ROWS / 64 } else { TRIM_ROWS };
         let trimmed = self.trim_events(group, tenant, through, rows);
         self.kept_needed()?;
+        self.trim_letters(tenant)?;
         trimmed
     }
 
@@ -55,6 +56,19 @@ impl Writer {
         group.set_end(tenant, end);
         group.trimmed.push((tenant, end.extent.first));
         Ok(Written::Trimmed(end.extent.first))
+    }
+
+    /// Dead letters that are closed go after their events, a slice at a time.
+    fn trim_letters(&self, tenant: Tenant) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM dead_letter WHERE id IN \
+                   (SELECT id FROM dead_letter WHERE tenant = ? AND offset < ? AND state > 0 LIMIT ?)";
+        let first = self.shared.end(tenant).extent.first;
+        self.connection.prepare_cached(sql)?.execute(params![
+            tenant.0,
+            first.0.cast_signed(),
+            TRIM_ROWS.cast_signed()
+        ])?;
+        Ok(())
     }
 
     fn first_event(&self, tenant: Tenant) -> rusqlite::Result<Option<Offset>> {

@@ -178,12 +178,7 @@ impl Desk {
     }
 
     pub(super) fn notice(&self, event_type: &'static str, data: &Value) -> Prepared {
-        let (now, mut random) = ((self.env.now)(), [0; 26]);
-        (self.env.random)(&mut random);
-        let data = Bytes::from(data.to_string());
-        let told = Operational { event_type, about: None, actor: None, data }.encode(now, random);
-        // The names are written here, and right.
-        Prepared::new(self.tenant, told.unwrap_or_else(|error| unreachable!("{event_type}: {error}")))
+        notice(self.env, self.tenant, event_type, data)
     }
 
     fn position(&self, position: &str) -> Write {
@@ -202,6 +197,16 @@ impl Desk {
             self.revision = *revision;
         }
     }
+}
+
+/// The operational event that tells of something.
+pub(super) fn notice(env: Env, tenant: Tenant, event_type: &'static str, data: &Value) -> Prepared {
+    let (now, mut random) = ((env.now)(), [0; 26]);
+    (env.random)(&mut random);
+    let data = Bytes::from(data.to_string());
+    let told = Operational { event_type, about: None, actor: None, data }.encode(now, random);
+    // The names are written here, and right.
+    Prepared::new(tenant, told.unwrap_or_else(|error| unreachable!("{event_type}: {error}")))
 }
 
 /// How many of the first `count` events of a commit are new.

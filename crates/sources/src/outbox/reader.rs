@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::row::Row;
-use super::{postgres, sqlite};
+use super::{mysql, postgres, sqlite};
 
 /// Reads the outbox of one database.
 ///
@@ -17,11 +17,16 @@ use super::{postgres, sqlite};
 /// 4. Each row has an event id, and the same one whenever it is read: if a source is read from its beginning again, the log
 ///    recognises what it has.
 /// 5. A position is text that only its own kind of reader understands. It may be thrown away between `poll` and commit.
+///
+/// And one of who asks: `poll` is asked with the position behind a batch at the earliest while that batch is committed, when
+/// all before it are.
 pub enum Reader {
     /// A PostgreSQL database, version 13 or later, the primary.
     Postgres(Box<postgres::Reader>),
     /// A file of SQLite.
     Sqlite(Box<sqlite::Reader>),
+    /// A MySQL or MariaDB database, the one that is written to.
+    MySql(Box<mysql::Reader>),
 }
 
 /// What `poll` found.
@@ -71,6 +76,7 @@ impl Reader {
         match self {
             Self::Postgres(reader) => reader.open(position, take).await,
             Self::Sqlite(reader) => reader.open(position, take).await,
+            Self::MySql(reader) => reader.open(position, take).await,
         }
     }
 
@@ -79,6 +85,7 @@ impl Reader {
         match self {
             Self::Postgres(reader) => reader.poll(position).await,
             Self::Sqlite(reader) => reader.poll(position).await,
+            Self::MySql(reader) => reader.poll(position).await,
         }
     }
 
@@ -88,6 +95,7 @@ impl Reader {
         match self {
             Self::Postgres(reader) => reader.clear(position).await,
             Self::Sqlite(reader) => reader.clear(position),
+            Self::MySql(reader) => reader.clear(position).await,
         }
     }
 
@@ -96,6 +104,7 @@ impl Reader {
         match self {
             Self::Postgres(reader) => reader.woken(pause).await,
             Self::Sqlite(reader) => reader.woken(pause).await,
+            Self::MySql(reader) => reader.woken(pause).await,
         }
     }
 }

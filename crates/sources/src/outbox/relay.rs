@@ -13,7 +13,7 @@ use super::meter::{Meter, State};
 use super::order::{self, Given, Orders};
 use super::reader::{Batch, ReadError, Reader};
 
-/// The pause after rows came: more are likely.
+/// From one question to the next after rows came, for more are likely; it passes while those are committed.
 const PAUSE_BUSY: Duration = Duration::from_millis(1);
 /// The longest pause: what is committed is noticed within it.
 const PAUSE_IDLE: Duration = Duration::from_millis(100);
@@ -157,7 +157,7 @@ impl Relay {
                     // Who asked may have left.
                     let _ = answer.send(desk.order(order).await);
                 }
-                () = self.reader.woken(pause) => {}
+                () = self.reader.woken(pause.saturating_sub((self.env.now)().since(asked))) => {}
             }
         }
     }

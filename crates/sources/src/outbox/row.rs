@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use tidings_core::event::{Draft, EventLimits, Parts};
 use tidings_core::problem::{Rule, Violation};
 use tidings_core::time::Timestamp;
@@ -58,6 +59,16 @@ impl Row {
         violations.push(Violation::new("/timestamp", Rule::Invalid, message));
         Err(violations)
     }
+}
+
+/// A JSON array of strings. What is none becomes an empty channel, which the gate refuses.
+pub(super) fn channels(text: &[u8]) -> Vec<String> {
+    let channel = |value: Value| match value {
+        Value::String(channel) => channel,
+        _ => String::new(),
+    };
+    serde_json::from_slice(text)
+        .map_or_else(|_| vec![String::new()], |all: Vec<_>| all.into_iter().map(channel).collect())
 }
 
 /// Bytes as a string: what is put aside is shown to people, and may be anything but JSON.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidings_core::offset::Offset;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -19,43 +20,48 @@ const LOAD: Duration = Duration::from_secs(4);
 const COMMIT_MS_MAX: u32 = 40;
 /// Of so many transactions one is rolled back.
 const ROLLED_BACK: u32 = 8;
+/// How often the two others look: each look reads all that lies behind a transaction that runs.
+const LOOK: Duration = Duration::from_millis(25);
 /// From commit to log, of 99 in 100.
 const P99: Duration = Duration::from_millis(50);
 
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
-fn instant() -> Instant {
+pub(crate) fn instant() -> Instant {
     Instant::now()
 }
 
-fn below(bound: u32) -> u32 {
+pub(crate) fn below(bound: u32) -> u32 {
     let mut bytes = [0; 4];
     random(&mut bytes);
     u32::from_le_bytes(bytes) % bound
 }
 
 /// The versions of each aggregate, in the order in which a reader saw them.
-type Seen = BTreeMap<String, Vec<i64>>;
+pub(crate) type Seen = BTreeMap<String, Vec<i64>>;
 
 /// What committed, and when.
 type Committed = Vec<(String, i64, Instant)>;
 
 /// Updates aggregates and tells of it; half of the transactions have an id before they touch their aggregate.
-async fn writer(url: String, end: Arc<AtomicBool>) -> Committed {
-    let mut client = connect(&url).await;
+async fn writer(client: Arc<Mutex<Client>>, end: Arc<AtomicBool>) -> Committed {
+    let mut client = client.lock().await;
+    let sql = "UPDATE thing SET version = version + 1 WHERE id = $1 RETURNING version";
+    let change = client.prepare(sql).await.unwrap();
+    let sql = "SELECT tidings.emit('thing.changed', json_build_object('v', $2::bigint), aggregate_id => $1)";
+    let emit = client.prepare(sql).await.unwrap();
+    let begin = client.prepare("SELECT pg_current_xact_id()").await.unwrap();
     let mut committed = Vec::new();
     while !end.load(Ordering::Relaxed) {
         let pause = |most| sleep(Duration::from_millis(u64::from(below(most + 1))));
         let transaction = client.transaction().await.unwrap();
         if below(2) == 0 {
-            transaction.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
+            transaction.execute(&begin, &[]).await.unwrap();
             pause(COMMIT_MS_MAX / 2).await;
         }
         let id = i32::try_from(below(AGGREGATES)).unwrap();
-        let sql = "UPDATE thing SET version = version + 1 WHERE id = $1 RETURNING version";
-        let version: i64 = transaction.query_one(sql, &[&id]).await.unwrap().get(0);
+        let version: i64 = transaction.query_one(&change, &[&id]).await.unwrap().get(0);
         let key = format!("thing_{id}");
-        let sql = "SELECT tidings.emit('thing.changed', json_build_object('v', $2::bigint), aggregate_id => $1)";
-        transaction.execute(sql, &[&key, &version]).await.unwrap();
+        transaction.execute(&emit, &[&key, &version]).await.unwrap();
         pause(COMMIT_MS_MAX / 2).await;
         if below(ROLLED_BACK) == 0 {
             transaction.rollback().await.unwrap();
@@ -105,12 +111,12 @@ async fn control(url: String, end: Arc<AtomicBool>, by_transaction: bool) -> See
         if over {
             return seen;
         }
-        sleep(Duration::from_millis(5)).await;
+        sleep(LOOK).await;
     }
 }
 
 /// How many versions are missing, were never committed, and came after a later one.
-fn judge(seen: &Seen, committed: &BTreeMap<String, i64>) -> (usize, usize, usize) {
+pub(crate) fn judge(seen: &Seen, committed: &BTreeMap<String, i64>) -> (usize, usize, usize) {
     let (mut lost, mut phantom, mut inverted) = (0, 0, 0);
     for (key, last) in committed {
         let versions = seen.get(key).map_or(&[][..], Vec::as_slice);
@@ -135,9 +141,14 @@ async fn many_writers_lose_nothing_and_keep_their_order_where_other_readers_fail
     let end = Arc::new(AtomicBool::new(false));
     let naive = tokio::spawn(control(rig.url.clone(), Arc::clone(&end), false));
     let watermark = tokio::spawn(control(rig.url.clone(), Arc::clone(&end), true));
-    let mut writers = JoinSet::new();
+    // The load is what they do, not that they come and go.
+    let mut clients = Vec::new();
     for _ in 0..WRITERS {
-        writers.spawn(writer(rig.url.clone(), Arc::clone(&end)));
+        clients.push(Arc::new(Mutex::new(connect(&rig.url).await)));
+    }
+    let mut writers = JoinSet::new();
+    for client in &clients {
+        writers.spawn(writer(Arc::clone(client), Arc::clone(&end)));
     }
     let arrivals = tokio::spawn(arrivals(rig.store().tail().watch(rig.tenant().unwrap())));
     sleep(LOAD).await;

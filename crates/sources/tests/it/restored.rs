@@ -154,3 +154,36 @@ async fn a_database_that_goes_away_and_comes_back_is_read_on() {
     let events = rig.events(2).await;
     assert_eq!(column(&events, "/eventType"), ["order.before", "order.after"], "an orderly restart is no reset");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_that_is_behind_is_told_once_and_once_more_when_it_is_not() {
+    let mut postgres = cluster();
+    let mut rig = Rig::at(database_in(&postgres).await).await;
+    rig.bound = Duration::from_millis(800);
+    rig.start();
+    emit(&rig, "before").await;
+    rig.events(1).await;
+    postgres.stop();
+    rig.events(2).await;
+    // Whoever starts while it is behind knows that it was told.
+    rig.reopen().await;
+    rig.start();
+    let late = async {
+        while rig.meter().measures(now()).delay < 3 * rig.bound {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(ARRIVAL, late).await.unwrap();
+    postgres.run();
+    rig.app = connect(&rig.url).await;
+    emit(&rig, "after").await;
+    let events = rig.events(4).await;
+    let mut kinds = column(&events, "/eventType");
+    kinds[2..].sort_unstable();
+    assert_eq!(kinds, ["order.before", "tidings.source.delayed", "order.after", "tidings.source.recovered"]);
+    let told = &events[1]["data"];
+    assert_eq!((&told["source"], &told["boundMs"]), (&"shop".into(), &800.into()), "{told}");
+    assert!(told["delayMs"].as_u64() > Some(800) && told["reason"].is_string(), "{told}");
+    rig.settled().await;
+    assert_eq!(rig.all().await.len(), 4, "each once");
+}

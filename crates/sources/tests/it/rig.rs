@@ -15,7 +15,7 @@ use tidings_log::store::{Kind, Owner};
 use tidings_log::{Query, Store, Tenant};
 use tidings_rigs::Postgres;
 use tidings_sources::outbox::postgres::{self, install};
-use tidings_sources::outbox::{Env, Meter, Orders, Quarantined, Reader, Relay, Settings};
+use tidings_sources::outbox::{Alarm, Env, Meter, Orders, Quarantined, Reader, Relay, Settings};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
@@ -71,6 +71,8 @@ pub(crate) struct Rig<App = Client> {
     /// Nothing only while it is opened again.
     store: Option<Arc<dyn Store>>,
     pub(crate) limits: EventLimits,
+    /// A longer delay is told.
+    pub(crate) bound: Duration,
     folder: TempDir,
     running: Option<Running>,
 }
@@ -117,7 +119,7 @@ impl<App> Rig<App> {
     pub(crate) fn of(app: App, url: String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Some(open(&folder));
-        Self { app, url, store, limits: EventLimits::default(), folder, running: None }
+        Self { app, url, store, limits: EventLimits::default(), bound: Duration::from_mins(10), folder, running: None }
     }
 
     /// Runs the relay with this reader.
@@ -128,9 +130,11 @@ impl<App> Rig<App> {
             limits: self.limits,
             source: "/shop".into(),
         };
-        let store = Arc::clone(self.store());
-        let (relay, meter, orders) = Relay::new(store, Env { now, random }, settings, reader);
-        self.running = Some(Running { task: tokio::spawn(relay.run()), meter, orders });
+        let (store, env) = (Arc::clone(self.store()), Env { now, random });
+        let (relay, meter, orders) = Relay::new(Arc::clone(&store), env, settings.clone(), reader);
+        let alarm = Alarm::new(store, env, settings, Arc::clone(&meter), self.bound);
+        let task = tokio::spawn(async { tokio::join!(relay.run(), alarm.run()).0 });
+        self.running = Some(Running { task, meter, orders });
     }
 
     /// Ends the relay wherever it is.

@@ -4,3 +4,5 @@
 mod engines;
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod log;

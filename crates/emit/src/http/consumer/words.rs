@@ -19,6 +19,8 @@ const WAITING_MAX: usize = 1_000;
 const TOKENS_MAX: usize = 1_000;
 /// Longest reason that the gateway takes.
 const REASON_BYTES_MAX: usize = 1_024;
+/// Longest delay that the gateway takes.
+const DELAY_MAX: Duration = Duration::from_hours(24);
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often a word is said before it is given up: then the message comes again after `ackWait`.
 const TRIES: u32 = 5;
@@ -64,7 +66,7 @@ async fn run(mut client: Client, name: String, mut words: mpsc::Receiver<Word>) 
             match word {
                 Word::Ack(token) => acked.push(token),
                 Word::Nack(token, Nack { reason, delay }) => {
-                    let delay = delay.map(format_duration);
+                    let delay = delay.map(|delay| format_duration(delay.min(DELAY_MAX)));
                     let body = json!({"token": token, "delay": delay, "reason": printable(&reason)});
                     say(&mut client, &name, "nack", &body).await;
                 }

@@ -25,7 +25,6 @@ const FETCH_DEFAULT: usize = 100;
 /// The longest that a fetch waits.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 const TOKENS_MAX: usize = 1_000;
-const REASON_BYTES_MAX: usize = 1_024;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,20 +145,13 @@ pub(crate) async fn nack(mut call: Call) -> Answer {
     let token = queue.token(&token).ok_or_else(|| body::invalid("/token: not an `ackToken` of this consumer"))?;
     let delay = span("/delay", delay.as_deref(), (Duration::ZERO, RETRY_AFTER_MAX))?;
     let reason = reason.unwrap_or_else(|| "refused by a worker".into());
-    check_reason(&reason)?;
+    body::check_reason(&reason)?;
     let failed = queue.failed(token, reason, delay);
     if failed {
         call.app.consumers.committed(&record).await?;
     }
     let stale: Vec<_> = std::iter::once(&token).filter(|_| !failed).collect();
     Ok(told("nacked", usize::from(failed), &stale))
-}
-
-pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
-    if reason.is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
-        return Err(body::invalid(format!("/reason: 1 to {REASON_BYTES_MAX} bytes, no control characters")));
-    }
-    Ok(())
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::Response;
+use http::header::CONTENT_LENGTH;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 
@@ -58,7 +59,8 @@ pub(crate) fn head<T>(response: &Response<T>, length: Option<usize>) -> Vec<u8> 
     let mut bytes = Vec::with_capacity(256);
     // Writing to memory cannot fail.
     let _ = write!(bytes, "HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-    for (name, value) in response.headers() {
+    // The router has said the length of a body, if it knew it.
+    for (name, value) in response.headers().iter().filter(|(name, _)| **name != CONTENT_LENGTH) {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
         bytes.extend_from_slice(value.as_bytes());

@@ -11,15 +11,11 @@ use tidings_sinks::Outcome as Sent;
 use super::{find, place, shown, turn};
 use crate::api::body::answer;
 use crate::api::call::Call;
+use crate::api::document::{self, Plain};
+use crate::api::kinds;
 use crate::api::problem::{Problem, internal};
 use crate::api::routes::Answer;
-use crate::api::{document, kinds};
 use crate::control::webhooks::Record;
-
-/// A command that says nothing more.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Plain {}
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,7 +93,7 @@ async fn tell(call: &Call, record: &Record, order: Order, event_type: &'static s
 
 /// It was removed a moment ago, or could not be started.
 pub(crate) fn idle() -> Problem {
-    conflict("this webhook does not run: it is being removed, or the server's log says why")
+    conflict("it does not run: it is being removed, or the server's log says why")
 }
 
 /// Sends a sample that is not kept, and tells what the endpoint said.

@@ -49,6 +49,8 @@ fn a_consumer_is_moved_to_an_offset_or_a_time_and_gets_everything_from_there_aga
     assert!(fetch(&client, "mail", 5, "300ms").is_empty());
     client.post("/consumers/mail/seek", "{}").expect(422);
     client.post("/consumers/mail/seek", r#"{"from":"soon"}"#).expect(422);
+    let beyond = client.post("/consumers/mail/seek", r#"{"from":1732280000000}"#).expect(422);
+    assert!(beyond.text().contains("a time is a text"), "{beyond}");
 }
 
 #[test]

@@ -135,10 +135,13 @@ impl Connection {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, line))?;
-        let mut headers = Vec::new();
+        let mut headers: Vec<(String, String)> = Vec::new();
         loop {
             let line = self.line()?;
             if line.is_empty() {
+                // Clients refuse it (RFC 9112 §6.3).
+                let lengths = headers.iter().filter(|(name, _)| name == "content-length").count();
+                assert!(lengths <= 1, "{headers:?}");
                 return Ok(Answer { status, headers, body: Vec::new() });
             }
             let (name, value) = line.split_once(':').unwrap();

@@ -1,5 +1,8 @@
 //! What a webhook is told to do: pause, resume, activate, test; and what it does by itself: deactivation.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
 use super::*;
 
 fn status(client: &Client, id: &str) -> Value {
@@ -208,4 +211,35 @@ fn commands_right_after_a_change_are_taken_while_attempts_are_under_way() {
     client.post(&format!("{path}/activate"), r#"{"from":"cursor"}"#).expect(200);
     in_order(&receiver.wait_for("all", |posts| posts.len() >= 9));
     client.delete(&path).expect(200);
+}
+
+/// Removing it waits for its attempts, and whoever asked for it may not.
+#[test]
+fn who_hangs_up_while_a_webhook_is_removed_has_it_removed_all_the_same() {
+    let server = Server::with(true, "[limits]\nconnections = 2\n");
+    let client = server.client();
+    let (began, attempts) = channel();
+    let (let_go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let held = Receiver::answering(move |_, _| {
+        began.send(()).unwrap();
+        // An error says that the test is over.
+        let _ = gate.lock().unwrap().recv();
+        200
+    });
+    let (id, _) = create(&client, &json!({ "url": held.url() }));
+    client.publish(r#"{"eventType":"a.b","data":1}"#);
+    attempts.recv_timeout(Duration::from_secs(20)).unwrap();
+    let (mut watching, mut impatient) = (client.connect().unwrap(), client.connect().unwrap());
+    impatient.write(&client.request("DELETE", &format!("/webhooks/{id}"), &[], None, b"")).unwrap();
+    until("its attempt to be waited for", Duration::from_secs(10), || {
+        watching.write(&client.request("GET", "/health/events", &[], None, b"")).unwrap();
+        let health = watching.answer().unwrap().json();
+        (health["subscriptions"]["active"] == 0).then_some(())
+    });
+    drop(impatient);
+    // There is room for this one once the server has seen that nobody waits any more.
+    until("room", Duration::from_secs(10), || (client.get("/health/live").status == 200).then_some(()));
+    let_go.send(()).unwrap();
+    until("its end", Duration::from_secs(20), || (client.get(&format!("/webhooks/{id}")).status == 404).then_some(()));
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
-use serde_json::Value;
 use tidings_core::time::Timestamp;
 
 use super::{LOCK, Position, told};
+use crate::outbox::row::channels;
 use crate::outbox::{Batch, ReadError, Row};
 
 /// Rows in one batch, at most.
@@ -176,16 +176,6 @@ fn row(found: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
         metadata: json(8)?,
         data: json(9)?,
     })
-}
-
-/// A JSON array of strings. What is none becomes an empty channel, which the gate refuses.
-fn channels(text: &[u8]) -> Vec<String> {
-    let channel = |value: Value| match value {
-        Value::String(channel) => channel,
-        _ => String::new(),
-    };
-    serde_json::from_slice(text)
-        .map_or_else(|_| vec![String::new()], |all: Vec<_>| all.into_iter().map(channel).collect())
 }
 
 pub(super) fn trouble(text: &str) -> ReadError {
