@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 const TOKEN_BYTES: usize = 24;
 
 /// Names one delivery to one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Token {
     /// Of whose desk; a number that [`consumer_number`] makes.
     pub consumer: u32,

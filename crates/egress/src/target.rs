@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use url::{Host as UrlHost, Position, Url};
 
+use crate::address::Denied;
 use crate::policy::Policy;
 
 /// Longest URL, in bytes.
@@ -73,10 +74,9 @@ impl Target {
         policy.check_port(self.scheme, self.port)?;
         match &self.host {
             Host::Name(name) => policy.check_name(name),
-            Host::Address(address) => policy
-                .vet(*address, self.port, &[])
-                .map(drop)
-                .map_err(|_| "the address is a public one; others are for the operator to allow".into()),
+            Host::Address(address) => policy.vet(*address, self.port, &[]).map(drop).map_err(|Denied(why)| {
+                format!("{address} at port {} is {why}: endpoints have public addresses, unless the operator's setting `egress.allow` opens others", self.port)
+            }),
         }
     }
 }

@@ -160,6 +160,7 @@ pub fn verify(folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Repor
         checked += found.events;
         report.tenants.push(found);
     }
+    check_owners(&connection, &mut report);
     Ok(report)
 }
 
@@ -207,6 +208,27 @@ fn total(connection: &Connection) -> u64 {
     let sql = "SELECT (SELECT max(position) FROM event) - (SELECT min(position) FROM event) + 1";
     let total = connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
     total.ok().flatten().map_or(0, i64::cast_unsigned)
+}
+
+/// Whether every event and every seal is of a tenant that the file names. Reads one row of the index for each owner.
+fn check_owners(connection: &Connection, report: &mut Report) {
+    for (table, what) in [("event", "events"), ("seal", "seals")] {
+        let sql = format!("SELECT min(tenant) FROM {table} WHERE tenant > ?");
+        let known = "SELECT EXISTS (SELECT 1 FROM tenant WHERE number = ?)";
+        let mut check = || -> rusqlite::Result<()> {
+            let mut owner = i64::MIN;
+            while let Some(next) = connection.query_row(&sql, [owner], |row| row.get::<_, Option<i64>>(0))? {
+                if !connection.query_row(known, [next], |row| row.get(0))? {
+                    report.note_page(format!("there are {what} of tenant number {next}, and no such tenant"));
+                }
+                owner = next;
+            }
+            Ok(())
+        };
+        if let Err(error) = check() {
+            report.note_page(format!("table `{table}` cannot be read: {error}"));
+        }
+    }
 }
 
 fn tenants(connection: &Connection, report: &mut Report) -> Vec<(Tenant, String)> {

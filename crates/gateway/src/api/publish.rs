@@ -288,7 +288,8 @@ fn request_key(call: &Call) -> Result<Option<[u8; 32]>, Problem> {
     let key = value.to_str().unwrap_or_default().trim();
     // A structured-field string (RFC 8941) may come in quotes; they are not part of the key.
     let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+    let fits = key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || !fits {
         let detail = format!("Idempotency-Key: 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters");
         return Err(Problem::new(&kinds::INVALID_HEADER, detail));
     }

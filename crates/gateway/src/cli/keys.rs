@@ -105,7 +105,7 @@ async fn place(of: &OfArguments, make: bool) -> Result<Place> {
     }
     if !tidings_log::sqlite::log_path(&settings.data).exists() {
         if !make {
-            bail!("{} holds no log: name the data folder with --data", settings.data.display());
+            bail!("{} holds no log that this user can see: name the data folder with --data", settings.data.display());
         }
         crate::serve::make_folder(&settings.data)?;
     }

@@ -24,9 +24,9 @@ const REQUEST_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) struct PublishArguments {
     /// Type of the event, or `-` for NDJSON on standard input
     event_type: String,
-    /// Data of the event, as JSON
-    #[arg(long, default_value = "null")]
-    data: String,
+    /// Data of the event, as JSON; null without it
+    #[arg(long)]
+    data: Option<String>,
     /// What the event is about
     #[arg(long, value_name = "ID")]
     aggregate: Option<String>,
@@ -66,7 +66,8 @@ async fn one(client: &mut Client, arguments: &PublishArguments) -> Result<u8> {
 
 /// The event; its data goes out byte for byte as it was given.
 fn event(arguments: &PublishArguments) -> Result<Bytes> {
-    let data: &RawValue = serde_json::from_str(&arguments.data).context("--data is not JSON")?;
+    let data: &RawValue =
+        serde_json::from_str(arguments.data.as_deref().unwrap_or("null")).context("--data is not JSON")?;
     let mut event = Map::new();
     event.insert("eventType".into(), arguments.event_type.as_str().into());
     if let Some(id) = &arguments.id {
@@ -86,6 +87,10 @@ fn event(arguments: &PublishArguments) -> Result<Bytes> {
 }
 
 async fn lines(client: &mut Client, arguments: &PublishArguments) -> Result<u8> {
+    let PublishArguments { data, aggregate, channels, id, .. } = arguments;
+    if data.is_some() || aggregate.is_some() || id.is_some() || !channels.is_empty() {
+        bail!("each line says all of its event: leave out --data, --aggregate, --channel and --id");
+    }
     let mut sent = Sent::default();
     let (mut batch, mut lines) = (String::new(), 0);
     for line in std::io::stdin().lock().lines() {

@@ -161,23 +161,28 @@ async fn create(arguments: &CreateArguments) -> Result<u8> {
         None => Map::new(),
         Some(text) => object(text).context("--with")?,
     };
-    members.insert("url".to_owned(), arguments.to.clone().into());
+    let mut told = vec![("url", arguments.to.clone().into())];
     for (name, values) in
         [("eventTypes", &arguments.types), ("channels", &arguments.channels), ("notify", &arguments.notify)]
     {
         if !values.is_empty() {
-            members.insert(name.to_owned(), values.clone().into());
+            told.push((name, values.clone().into()));
         }
     }
     if !arguments.header.is_empty() {
         let headers: Result<Map<_, _>> = arguments.header.iter().map(|header| name_and_value(header)).collect();
-        members.insert("headers".to_owned(), headers?.into());
+        told.push(("headers", headers?.into()));
     }
     if let Some(from) = &arguments.from {
-        members.insert("startFrom".to_owned(), place(from));
+        told.push(("startFrom", place(from)));
     }
     if let Some(description) = &arguments.description {
-        members.insert("description".to_owned(), description.clone().into());
+        told.push(("description", description.clone().into()));
+    }
+    for (name, value) in told {
+        if members.insert(name.to_owned(), value).is_some() {
+            bail!("--with has `{name}`, and so has an argument of its own: say it once");
+        }
     }
     let made = arguments.ask.once(Method::POST, "/webhooks", Some(&members.into())).await?;
     if arguments.ask.json {

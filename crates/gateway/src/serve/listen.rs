@@ -83,7 +83,7 @@ pub(super) type Listener = (TcpListener, Option<TlsAcceptor>);
 
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}: choose another address with --listen"))?;
+        .with_context(|| format!("cannot listen on {address}: choose another one, with --listen or in the settings"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -33,6 +33,8 @@ pub(super) struct Walk<'a> {
     recorded_ms: i64,
     sealed: Hash,
     sequences: HashMap<AggregateId, u64>,
+    /// Events that nobody can say the aggregate of: as many numbers may be missing elsewhere.
+    unknown: u64,
 }
 
 struct Era {
@@ -73,6 +75,7 @@ impl<'a> Walk<'a> {
             recorded_ms: i64::MIN,
             sealed: GENESIS,
             sequences: HashMap::default(),
+            unknown: 0,
         }
     }
 
@@ -239,6 +242,7 @@ impl<'a> Walk<'a> {
             match self.rows(offset, 1, seal) {
                 Err(error) => {
                     self.note(FindingKind::Page, Some(offset), None, format!("the event cannot be read: {error}"));
+                    self.unknown += 1;
                     self.next = offset + 1;
                 }
                 Ok(()) if self.next > offset => {}
@@ -276,6 +280,7 @@ impl<'a> Walk<'a> {
             format!("events {first} to {last} are missing")
         };
         self.note(FindingKind::Missing, Some(first), None, message);
+        self.unknown += until - first;
         self.next = until;
     }
 
@@ -299,6 +304,7 @@ impl<'a> Walk<'a> {
         let fits = supplied.is_ok_and(|supplied| checksum == i64::from(reader::checksum(supplied, salt, header, data)));
         if !fits {
             self.note(FindingKind::Checksum, Some(offset), id(), "the event does not match its checksum".into());
+            self.unknown += 1;
             return Ok(());
         }
         if let Some(sealed) = seal.and_then(|seal| seal.leaf(offset))
@@ -331,7 +337,9 @@ impl<'a> Walk<'a> {
                     // What retention took may have had the smaller ones.
                     if self.first > 1 { sequence.max(1) } else { 1 }
                 };
-                (Some(sequence), Some(expected))
+                // A number that is missing may be that of an event that was noted already.
+                let seen = sequence >= expected && sequence - expected <= self.unknown;
+                (Some(sequence), Some(if seen { sequence } else { expected }))
             }
         };
         if found != expected {

@@ -120,7 +120,12 @@ fn parsed(queue: &Queue, tokens: &[Box<str>]) -> Result<Vec<Token>, Problem> {
     let token = |(place, text)| {
         queue.token(text).ok_or_else(|| body::invalid(format!("/tokens/{place}: not an `ackToken` of this consumer")))
     };
-    tokens.iter().map(|text| &**text).enumerate().map(token).collect()
+    let parsed: Result<Vec<_>, _> = tokens.iter().map(|text| &**text).enumerate().map(token).collect();
+    let mut parsed = parsed?;
+    // Said twice it is one word.
+    parsed.sort_unstable();
+    parsed.dedup();
+    Ok(parsed)
 }
 
 fn told(what: &str, count: usize, stale: &[&Token]) -> http::Response<axum::body::Body> {
