@@ -18,6 +18,7 @@ mod reader;
 mod relay;
 mod row;
 pub mod sqlite;
+pub mod watch;
 
 pub use alarm::Alarm;
 pub use desk::Settings;

@@ -1,7 +1,9 @@
 //! `tidings outbox`: makes an outbox in an application's database, and takes it away.
 
 mod mysql;
+mod quarantine;
 mod sqlite;
+mod watch;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
@@ -36,6 +38,17 @@ enum OutboxCommand {
     /// Show how the outbox stands
     #[command(after_help = "Example: tidings outbox status --url postgres://tidings@localhost/shop")]
     Status(StatusArguments),
+    /// Have triggers tell of changes to a table, for applications that cannot be changed
+    #[command(after_help = "Examples:
+  tidings outbox watch-table orders --resource order --url postgres://owner@localhost/shop
+  tidings outbox watch-table users --resource user --except password_hash --url sqlite:///var/lib/shop/app.db
+  tidings outbox watch-table lines --resource order --key order_id --print --url mysql://root@localhost/shop")]
+    WatchTable(watch::WatchArguments),
+    /// Take those triggers away again
+    #[command(after_help = "Example: tidings outbox unwatch-table orders --url postgres://owner@localhost/shop")]
+    UnwatchTable(watch::UnwatchArguments),
+    /// See rows that have not become events, try them again, or give them up; asks a running server
+    Quarantine(quarantine::QuarantineArguments),
 }
 
 #[derive(Args)]
@@ -79,6 +92,9 @@ pub(crate) fn run(arguments: &OutboxArguments) -> Result<u8> {
         OutboxCommand::Install(arguments) => install(arguments),
         OutboxCommand::Uninstall(arguments) => uninstall(arguments),
         OutboxCommand::Status(arguments) => status(arguments),
+        OutboxCommand::WatchTable(arguments) => watch::watch(arguments),
+        OutboxCommand::UnwatchTable(arguments) => watch::unwatch(arguments),
+        OutboxCommand::Quarantine(arguments) => quarantine::run(arguments),
     }
 }
 
@@ -129,6 +145,7 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
     }
     let config = config(&arguments.url)?;
     let status = block_on(async { Ok(install::status(&config).await?) })?;
+    let watched = watch::watched(&arguments.url)?;
     let told = json!({
         "layout": status.layout,
         "install": status.install,
@@ -138,6 +155,7 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
         "bytes": status.bytes,
         "halfSeconds": status.half_seconds,
         "longestTransactionSeconds": status.longest_transaction_seconds,
+        "watched": watch::told(&watched),
     });
     if arguments.json {
         println!("{told}");
@@ -149,6 +167,7 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
     println!("oldest of them       {}", seconds(status.oldest_seconds));
     println!("size                 {} bytes", status.bytes);
     println!("longest transaction  {}", seconds(status.longest_transaction_seconds));
+    watch::print(&watched);
     Ok(OK)
 }
 

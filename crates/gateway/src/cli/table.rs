@@ -21,7 +21,12 @@ pub(crate) struct Ask {
 impl Ask {
     /// Asks once.
     pub(crate) async fn once(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
+        self.send(method, path, body.map(Value::to_string).unwrap_or_default()).await
+    }
+
+    /// Asks once, with a text of JSON or with nothing.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: String) -> Result<Value> {
+        let body = Some(body).filter(|body| !body.is_empty()).map(|body| ("application/json", Bytes::from(body)));
         Client::connect(&self.target).await?.json(method, path, body).await
     }
 

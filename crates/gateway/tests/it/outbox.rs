@@ -242,3 +242,79 @@ fn an_outbox_on_mariadb_is_made_read_and_taken_away() {
     let refused = server.run(&["outbox", "install", "--url", &format!("{url}?require_ssl=true")]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("clear text"), "{refused:?}");
 }
+
+#[test]
+fn quarantine_is_worked_off_from_the_command_line() {
+    let (postgres, server) = shop();
+    install(&postgres, &server);
+    let insert = "INSERT INTO tidings.outbox (event_type, aggregate_id, data) VALUES
+        ('Bad', 'order_1', '{\"n\": 1.10}'), ('order.paid', 'order_1', '2'), ('Worse', 'order_2', '3')";
+    postgres.sql("shop", insert);
+    let url = format!("http://{}", server.address);
+    let quarantine = |arguments: &[&str]| {
+        server.run(&[&["outbox", "quarantine"], arguments, &["--url", &url, "--tenant", "acme-test"]].concat())
+    };
+    let text = |arguments: &[&str]| String::from_utf8(quarantine(arguments).stdout).unwrap();
+    let listed = until("rows", ARRIVAL, || Some(text(&["list"])).filter(|listed| listed.lines().count() == 3));
+    assert!(listed.contains("rejected") && listed.contains("/eventType: "), "{listed}");
+    assert_eq!(text(&["list", "--source", "other"]), "");
+    let rows: Value = serde_json::from_str(&text(&["list", "--json", "--source", "shop"])).unwrap();
+    let id = |row: usize| rows[row]["id"].as_str().unwrap();
+    let shown: Value = serde_json::from_str(&text(&["show", id(0), "--json"])).unwrap();
+    assert_eq!(shown, rows[0]);
+    let still = quarantine(&["retry", "--all"]);
+    assert_eq!(still.status.code(), Some(1), "{still:?}");
+    let told = String::from_utf8_lossy(&still.stderr);
+    assert!(told.contains(id(0)) && told.contains(id(2)) && !told.contains(id(1)), "{told}");
+    let event = r#"{"eventType":"order.created","aggregateId":"order_1","data":1.10}"#;
+    assert_eq!(quarantine(&["replay", id(0), id(1), "--event", event]).status.code(), Some(1), "one row at a time");
+    let mended: Value = serde_json::from_str(&text(&["replay", id(0), "--event", event, "--json"])).unwrap();
+    assert_eq!(mended, json!({"id": id(0), "released": 1}));
+    let events = server.client().tenant("acme-test").get("/aggregates/order_1/events").expect(200);
+    assert!(events.text().contains("\"data\":1.10"), "never rewritten: {events}");
+    assert!(text(&["discard", id(2), "--reason", "a test"]).contains(id(2)));
+    assert_eq!(text(&["list"]), "");
+}
+
+#[test]
+fn a_table_is_watched_listed_and_watched_no_more_from_the_command_line() {
+    let (postgres, server) = shop();
+    install(&postgres, &server);
+    let url = postgres.url("shop");
+    postgres.sql("shop", "CREATE TABLE orders (id integer PRIMARY KEY, status text, password_hash text)");
+    let watch = ["watch-table", "orders", "--resource", "order", "--except", "password_hash", "--url", &url];
+    let printed = outbox(&server, &[&watch[..], &["--print"]].concat());
+    assert!(printed.contains("CREATE TRIGGER tidings_watch"), "{printed}");
+    assert!(!outbox(&server, &["status", "--url", &url]).contains("watches"), "nothing was changed");
+    outbox(&server, &watch);
+    assert!(outbox(&server, &["status", "--url", &url]).contains("watches              orders as order\n"));
+    let status: Value = serde_json::from_str(&outbox(&server, &["status", "--url", &url, "--json"])).unwrap();
+    assert_eq!(status["watched"], json!([{"table": "orders", "resource": "order"}]));
+    postgres.sql("shop", "INSERT INTO orders VALUES (1, 'new', 'secret')");
+    let client = server.client().tenant("acme-test");
+    let event = until("an event", ARRIVAL, || client.get("/events").json()["data"].get(0).cloned());
+    assert_eq!((&event["eventType"], &event["data"]), (&json!("order.created"), &json!({"id": 1, "status": "new"})));
+    let refused = server.run(&["outbox", "watch-table", "orders", "--resource", "order", "--key", "no", "--url", &url]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("id, status, password_hash"), "{refused:?}");
+    assert!(outbox(&server, &["unwatch-table", "orders", "--url", &url]).contains("no more"));
+    assert!(outbox(&server, &["unwatch-table", "orders", "--url", &url]).contains("not watched"));
+
+    // The same on the others, as far as the command line goes.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, status TEXT)").unwrap();
+    let mariadb = MariaDb::start();
+    on_mariadb(&mariadb.url(), &["CREATE TABLE orders (id INT PRIMARY KEY, status TEXT)"]);
+    for url in [format!("sqlite://{}", path.display()), mariadb.url()] {
+        let watch = ["watch-table", "orders", "--resource", "order", "--url", &url];
+        let refused = server.run(&[&["outbox"], &watch[..]].concat());
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("tidings outbox install"), "{refused:?}");
+        outbox(&server, &["install", "--url", &url]);
+        assert!(outbox(&server, &[&watch[..], &["--print"]].concat()).contains("order.updated"));
+        outbox(&server, &watch);
+        assert!(outbox(&server, &["status", "--url", &url]).contains("watches              orders as order\n"));
+        assert!(outbox(&server, &["unwatch-table", "orders", "--print", "--url", &url]).contains("DROP TRIGGER"));
+        assert!(outbox(&server, &["unwatch-table", "orders", "--url", &url]).contains("no more"));
+    }
+}

@@ -14,6 +14,7 @@ mod clear;
 pub mod install;
 mod position;
 mod session;
+pub mod watch;
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ mod position;
 mod session;
 mod snapshot;
 mod statements;
+pub mod watch;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@
 mod clear;
 pub mod install;
 mod session;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -8,3 +8,4 @@ mod race;
 mod restored;
 mod rig;
 mod sqlite;
+mod watch;

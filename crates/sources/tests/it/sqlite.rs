@@ -25,9 +25,9 @@ const LOAD: Duration = Duration::from_secs(2);
 const ROLLED_BACK: u32 = 8;
 
 /// An application with its file.
-struct App {
+pub(crate) struct App {
     connection: Connection,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     folder: TempDir,
 }
 
@@ -40,7 +40,7 @@ fn connect(path: &std::path::Path) -> Connection {
 }
 
 /// A file with an outbox, not relayed yet.
-fn shop(journal: &str) -> Rig<App> {
+pub(crate) fn shop(journal: &str) -> Rig<App> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let connection = connect(&path);
@@ -55,11 +55,11 @@ impl Rig<App> {
         Reader::Sqlite(Box::new(sqlite::Reader::new(&self.url, name).unwrap()))
     }
 
-    fn start_sqlite(&mut self) {
+    pub(crate) fn start_sqlite(&mut self) {
         self.run(self.reader("tidings-1"));
     }
 
-    fn sql(&self, sql: &str) {
+    pub(crate) fn sql(&self, sql: &str) {
         self.app.connection.execute_batch(sql).unwrap();
     }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use tidings_sources::outbox::mysql::{self, install};
 use tidings_sources::outbox::postgres::install::Roles;
 
-use super::{InstallArguments, OK, StatusArguments, UninstallArguments, block_on, has_password, seconds};
+use super::{InstallArguments, OK, StatusArguments, UninstallArguments, block_on, has_password, seconds, watch};
 
 /// Whether a URL means one.
 pub(super) fn is_meant(url: &str) -> bool {
@@ -41,11 +41,13 @@ pub(super) fn uninstall(url: &str, arguments: &UninstallArguments) -> Result<u8>
 pub(super) fn status(arguments: &StatusArguments) -> Result<u8> {
     let opts = opts(&arguments.url)?;
     let status = block_on(async { Ok(install::status(&opts).await?) })?;
+    let watched = watch::watched(&arguments.url)?;
     if arguments.json {
         let told = json!({
             "reader": status.reader,
             "waiting": status.waiting,
             "oldestSeconds": status.oldest_seconds,
+            "watched": watch::told(&watched),
         });
         println!("{told}");
         return Ok(OK);
@@ -53,10 +55,11 @@ pub(super) fn status(arguments: &StatusArguments) -> Result<u8> {
     println!("read by              {}", status.reader.as_deref().unwrap_or("nobody yet"));
     println!("waiting              {}", status.waiting);
     println!("oldest of them       {}", seconds(status.oldest_seconds));
+    watch::print(&watched);
     Ok(OK)
 }
 
-fn opts(url: &str) -> Result<mysql::Opts> {
+pub(super) fn opts(url: &str) -> Result<mysql::Opts> {
     // As the clients of MySQL take it; what stands in the URL wins.
     let password = std::env::var("MYSQL_PWD").ok().filter(|_| !has_password(url));
     mysql::opts(url, password.as_deref()).map_err(|error| anyhow!("--url: {error}"))

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use serde_json::json;
 use tidings_sources::outbox::sqlite::{self, install};
 
-use super::{InstallArguments, OK, StatusArguments, UninstallArguments, seconds};
+use super::{InstallArguments, OK, StatusArguments, UninstallArguments, seconds, watch};
 
 /// Whether a URL means one.
 pub(super) fn is_meant(url: &str) -> bool {
@@ -38,12 +38,14 @@ pub(super) fn uninstall(url: &str, arguments: &UninstallArguments) -> Result<u8>
 
 pub(super) fn status(arguments: &StatusArguments) -> Result<u8> {
     let status = install::status(&path(&arguments.url)?)?;
+    let watched = watch::watched(&arguments.url)?;
     if arguments.json {
         let told = json!({
             "reader": status.reader,
             "waiting": status.waiting,
             "oldestSeconds": status.oldest_seconds,
             "rows": status.rows,
+            "watched": watch::told(&watched),
         });
         println!("{told}");
         return Ok(OK);
@@ -52,9 +54,10 @@ pub(super) fn status(arguments: &StatusArguments) -> Result<u8> {
     println!("waiting              {}", status.waiting);
     println!("oldest of them       {}", seconds(status.oldest_seconds));
     println!("rows                 {}", status.rows);
+    watch::print(&watched);
     Ok(OK)
 }
 
-fn path(url: &str) -> Result<PathBuf> {
+pub(super) fn path(url: &str) -> Result<PathBuf> {
     sqlite::path(url).map_err(|error| anyhow!("--url: {error}"))
 }

@@ -74,12 +74,18 @@ pub async fn status(opts: &Opts) -> Result<Status, ReadError> {
     stands(&mut connect(opts).await?).await
 }
 
-async fn stands(connection: &mut Conn) -> Result<Status, ReadError> {
+/// Refuses where there is none.
+pub(super) async fn there(connection: &mut Conn) -> Result<(), ReadError> {
     for table in ["tidings_outbox", "tidings_outbox_reader"] {
         if !has_table(connection, table).await? {
             return Err(trouble("there is no outbox here: make one with `tidings outbox install`"));
         }
     }
+    Ok(())
+}
+
+async fn stands(connection: &mut Conn) -> Result<Status, ReadError> {
+    there(connection).await?;
     let reader = within(connection.query_first("SELECT name FROM tidings_outbox_reader")).await?;
     let sql =
         "SELECT count(*), timestampdiff(MICROSECOND, min(created_at), utc_timestamp(6)) / 1e6 FROM tidings_outbox";

@@ -119,7 +119,7 @@ pub async fn status(config: &Config) -> Result<Status, ReadError> {
     })
 }
 
-async fn there(client: &Client) -> Result<bool, ReadError> {
+pub(super) async fn there(client: &Client) -> Result<bool, ReadError> {
     let sql = "SELECT to_regclass('tidings.state') IS NOT NULL";
     Ok(client.query_one(sql, &[]).await.map_err(|error| told(&error))?.get(0))
 }
