@@ -62,6 +62,21 @@ impl MariaDb {
         format!("mysql://{user}@127.0.0.1:{}/{database}", self.0.port)
     }
 
+    /// Debian's command line client (package `mariadb-client-core`), which runs what comes over its standard input.
+    pub fn client(&self) -> Command {
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "--host=127.0.0.1", "--user=root", "--batch", "--skip-column-names"]);
+        command.arg(format!("--port={}", self.0.port)).arg("shop");
+        command
+    }
+
+    /// Runs SQL in its database, and returns what it prints: columns separated by `|`.
+    pub fn sql(&self, sql: &str) -> String {
+        let output = self.client().args(["-e", sql]).output().expect("mariadb runs");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().replace('\t', "|")
+    }
+
     /// Kills it, as a crash would, and returns when it is gone.
     pub fn kill(&mut self) {
         self.0.kill();

@@ -10,7 +10,7 @@
 //! | `queue` | workers of a consumer, by `kill -9` | every message is processed, in order, none is stuck |
 //! | `blackholes` | thousands of endpoints, which never answer | the healthy ones' p99 at most doubles |
 //! | `herd` | a thousand endpoints, which come back together after 503s or refused connections | no second above three times the mean |
-//! | `outbox` | applications, Tidings and PostgreSQL, by `kill -9` in turn | each committed row once in the log, in order; no other |
+//! | `outbox` | applications, Tidings and their database, by `kill -9` in turn | each committed row once in the log, in order; no other |
 //! | `flip` | one bit of the closed database | `audit verify` names the event |
 //!
 //! `server` runs the program, `load` sends and repeats, `ledger` is what was promised, `oracle` judges the log; `strace`
@@ -131,7 +131,7 @@ pub(crate) enum Fault {
         #[command(flatten)]
         options: herd::Options,
     },
-    /// `kill -9` of applications, Tidings and PostgreSQL while an outbox is written.
+    /// `kill -9` of applications, Tidings and their database while an outbox is written.
     Outbox {
         #[command(flatten)]
         common: Common,
@@ -196,7 +196,7 @@ pub(crate) fn run(fault: Fault) -> Result<()> {
         Fault::Worker(options) => queue::worker::run(&options).map(|()| true),
         Fault::Blackholes { common, options } => one("blackholes", &common, |bench| blackholes::run(bench, &options)),
         Fault::Herd { common, options } => one("herd", &common, |bench| herd::run(bench, &options)),
-        Fault::Outbox { common, options } => one("outbox", &common, |bench| outbox::run(bench, &options)),
+        Fault::Outbox { common, options } => one(options.name(), &common, |bench| outbox::run(bench, &options)),
         Fault::Flip { common, options } => one("flip", &common, |bench| flip::run(bench, &options)),
         Fault::All { common, short } => all(&common, short),
     }?;
@@ -218,7 +218,7 @@ fn all(common: &Common, short: bool) -> Result<bool> {
     let (kill, sync, full) = (kill::Options::of_all(short), sync::Options::of_all(short), full::Options::of_all());
     let (power, flip) = (power::Options::of_all(short), flip::Options::of_all(short));
     let (deliver, queue) = (deliver::Options::of_all(short), queue::Options::of_all(short));
-    let outbox = outbox::Options::of_all(short);
+    let [outbox, mariadb] = outbox::Options::of_all(short);
     let started = clock::now();
     let reports = [
         observe("kill", common, |bench| kill::run(bench, &kill))?,
@@ -227,7 +227,8 @@ fn all(common: &Common, short: bool) -> Result<bool> {
         observe("power", common, |bench| power::run(bench, &power))?,
         observe("deliver", common, |bench| deliver::run(bench, &deliver))?,
         observe("queue", common, |bench| queue::run(bench, &queue))?,
-        observe("outbox", common, |bench| outbox::run(bench, &outbox))?,
+        observe(outbox.name(), common, |bench| outbox::run(bench, &outbox))?,
+        observe(mariadb.name(), common, |bench| outbox::run(bench, &mariadb))?,
         observe("flip", common, |bench| flip::run(bench, &flip))?,
     ];
     let failed = reports.iter().filter(|report| !report.passed()).count();

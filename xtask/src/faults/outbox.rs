@@ -1,7 +1,9 @@
-//! `kill -9` of applications, of Tidings and of PostgreSQL, in turn, while transactions write to an outbox.
+//! `kill -9` of applications, of Tidings and of their database, in turn, while transactions write to an outbox.
 //!
 //! Each transaction writes a row of its own into a table beside the event that it emits. So what was committed is what
 //! the database says in the end, and the log must hold exactly that: each once, each aggregate in order.
+
+mod database;
 
 use super::Bench;
 use super::chance::Chance;
@@ -10,9 +12,9 @@ use super::http::Client;
 use super::server::{Launch, Server, free_address};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use database::{Change, Database, Kind};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -20,7 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tidings_rigs::Postgres;
 
 const APPLICATIONS: u64 = 8;
 const AGGREGATES: u64 = 40;
@@ -31,15 +32,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A new process of an application after one that ended.
 const RESTART: Duration = Duration::from_millis(30);
 const PAGE: usize = 250;
-const TABLES: &str = "CREATE TABLE thing (id integer PRIMARY KEY, version bigint NOT NULL DEFAULT 0);
-    CREATE TABLE book (name text PRIMARY KEY, thing integer NOT NULL, version bigint NOT NULL);
-    CREATE FUNCTION change(name text, thing integer) RETURNS void LANGUAGE plpgsql AS $$
-    DECLARE v bigint;
-    BEGIN
-      UPDATE thing t SET version = version + 1 WHERE t.id = thing RETURNING version INTO v;
-      INSERT INTO book VALUES (name, thing, v);
-      PERFORM tidings.emit('thing.changed', json_build_object('name', name, 'v', v), aggregate_id => 'thing_' || thing);
-    END $$;";
 
 /// How often each is killed.
 #[derive(Debug, Clone, Args)]
@@ -47,27 +39,38 @@ pub(crate) struct Options {
     /// How often each of the three is killed.
     #[arg(long, default_value_t = 20)]
     kills: u32,
+    /// Whose outbox it is.
+    #[arg(long, value_enum, default_value = "postgres")]
+    database: Kind,
 }
 
 impl Options {
-    pub(super) fn of_all(short: bool) -> Self {
-        Self { kills: if short { 3 } else { 20 } }
+    /// For each kind of database.
+    pub(super) fn of_all(short: bool) -> [Self; 2] {
+        let kills = if short { 3 } else { 20 };
+        [Kind::Postgres, Kind::Mariadb].map(|database| Self { kills, database })
+    }
+
+    /// What reports call it.
+    pub(super) fn name(&self) -> &'static str {
+        match self.database {
+            Kind::Postgres => "outbox",
+            Kind::Mariadb => "outbox-mariadb",
+        }
     }
 }
 
 /// Runs it.
 pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
-    let mut postgres = Postgres::with(&["max_connections=100"]);
-    postgres.sql("postgres", "CREATE DATABASE shop");
+    let mut database = Database::start(options.database);
     let (data, config) = (bench.path().join("data"), bench.path().join("outbox.toml"));
-    std::fs::write(&config, format!("[[outbox]]\nname = \"shop\"\nurl = \"{}\"\n", postgres.url("shop")))?;
+    std::fs::write(&config, format!("[[outbox]]\nname = \"shop\"\nurl = \"{}\"\n", database.url()))?;
     let binary = bench.binary.clone();
-    binary.run(&["outbox", "install", "--url", &postgres.url("shop")])?;
-    postgres.sql("shop", TABLES);
-    postgres.sql("shop", &format!("INSERT INTO thing SELECT generate_series(0, {})", AGGREGATES - 1));
+    binary.run(&["outbox", "install", "--url", &database.url()])?;
+    database.sql(&options.database.tables(AGGREGATES - 1));
     let launch = Launch { config: Some(&config), ..Launch::plain(&binary, &data, free_address()?) };
     let mut server = launch.start_ready()?;
-    let applications = Applications::start(&postgres, &bench.chance);
+    let applications = Applications::start(&database, options.database, &bench.chance);
     let mut chance = bench.chance.fork(5);
     for round in 0..options.kills {
         for victim in 0..3 {
@@ -78,18 +81,15 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
                     server.kill()?;
                     server = launch.start()?;
                 }
-                _ => {
-                    postgres.kill();
-                    postgres.run();
-                }
+                _ => database.crash(),
             }
         }
-        eprintln!("outbox: {} of {} rounds", round + 1, options.kills);
+        eprintln!("{}: {} of {} rounds", options.name(), round + 1, options.kills);
     }
     std::thread::sleep(Duration::from_millis(300));
     applications.end()?;
     bench.report.fact("kills_each", options.kills);
-    judge(bench, &postgres, &mut server)?;
+    judge(bench, &database, &mut server)?;
     server.stop()?;
     if let Some(complaint) = binary.audit_complaint(&data)? {
         bench.report.violation(complaint);
@@ -97,7 +97,7 @@ pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Processes of `psql`, each fed with transactions.
+/// Processes of the database's client, each fed with transactions.
 struct Applications {
     end: Arc<AtomicBool>,
     /// The process of each, while it runs.
@@ -106,17 +106,13 @@ struct Applications {
 }
 
 impl Applications {
-    fn start(postgres: &Postgres, chance: &Chance) -> Self {
+    fn start(database: &Database, kind: Kind, chance: &Chance) -> Self {
         let (end, mut processes, mut threads) = (Arc::new(AtomicBool::new(false)), Vec::new(), Vec::new());
         for number in 0..APPLICATIONS {
             let process = Arc::new(Mutex::new(None));
             let (end, chance, shared) = (Arc::clone(&end), chance.fork(100 + number), Arc::clone(&process));
-            let (psql, url) = (postgres.program("psql"), postgres.url("shop"));
-            threads.push(std::thread::spawn(move || {
-                let mut command = Command::new(psql);
-                command.args(["--no-psqlrc", "--quiet", &url]);
-                application(command, number, chance, &end, &shared);
-            }));
+            let client = database.client();
+            threads.push(std::thread::spawn(move || application(client, kind, (number, chance), &end, &shared)));
             processes.push(process);
         }
         Self { end, processes, threads }
@@ -142,8 +138,8 @@ impl Applications {
 /// Runs one application until the end; a new process after each that was killed.
 fn application(
     mut command: Command,
-    number: u64,
-    mut chance: Chance,
+    kind: Kind,
+    (number, mut chance): (u64, Chance),
     end: &AtomicBool,
     process: &Mutex<Option<Child>>,
 ) {
@@ -156,7 +152,7 @@ fn application(
         if let Some(mut stdin) = stdin {
             while !end.load(Ordering::Relaxed) {
                 count += 1;
-                if stdin.write_all(transaction(number, count, &mut chance).as_bytes()).is_err() {
+                if stdin.write_all(kind.transaction(&change(number, count, &mut chance)).as_bytes()).is_err() {
                     break;
                 }
             }
@@ -170,20 +166,14 @@ fn application(
     }
 }
 
-fn transaction(number: u64, count: u64, chance: &mut Chance) -> String {
-    let mut sql = String::from("BEGIN;");
-    if chance.one_in(2) {
-        sql.push_str("SELECT pg_current_xact_id();");
+fn change(number: u64, count: u64, chance: &mut Chance) -> Change {
+    Change {
+        name: format!("{number}-{count}"),
+        looks: chance.one_in(2),
+        thing: chance.below(AGGREGATES),
+        pause: Duration::from_millis(chance.below(8)),
+        rolled_back: chance.one_in(ROLLED_BACK),
     }
-    let thing = chance.below(AGGREGATES);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        sql,
-        "SELECT change('{number}-{count}', {thing});SELECT pg_sleep({});",
-        Duration::from_millis(chance.below(8)).as_secs_f64()
-    );
-    sql.push_str(if chance.one_in(ROLLED_BACK) { "ROLLBACK;\n" } else { "COMMIT;\n" });
-    sql
 }
 
 #[derive(Debug, Deserialize)]
@@ -207,9 +197,9 @@ struct Told {
 }
 
 /// Holds the log against what the database has.
-fn judge(bench: &mut Bench, postgres: &Postgres, server: &mut Server) -> Result<()> {
+fn judge(bench: &mut Bench, database: &Database, server: &mut Server) -> Result<()> {
     server.wait_ready(ARRIVE_WITHIN)?;
-    let book = postgres.sql("shop", "SELECT name, thing, version FROM book");
+    let book = database.sql("SELECT name, thing, version FROM book");
     let committed: BTreeMap<&str, (&str, &str)> = book
         .lines()
         .map(|line| {
