@@ -94,8 +94,9 @@ export class RedisInbox {
 }
 
 /**
- * Remembers in the transaction of the work: both commit or neither does, so the work is done exactly once. For
- * PostgreSQL (`pg`): `query(sql, values)` of the client that has the transaction. Create the table with `CREATE`, once.
+ * Remembers in the transaction of the work: both commit or neither does, so the work is done exactly once. `client` is what
+ * has the transaction: of PostgreSQL (`pg`), or with `{ dialect: "mysql" }` a connection of `mysql2/promise`. Create the table
+ * with `CREATE` or `CREATE_MYSQL`, once.
  */
 export class SqlInbox {
   static CREATE = `CREATE TABLE IF NOT EXISTS tidings_inbox (
@@ -105,22 +106,40 @@ export class SqlInbox {
   PRIMARY KEY (subscriber, event_id)
 )`;
 
-  #subscriber;
+  /** Ids differ in case, whatever the collation of the database says. */
+  static CREATE_MYSQL = `CREATE TABLE IF NOT EXISTS tidings_inbox (
+  subscriber VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  event_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  processed_ms BIGINT NOT NULL,
+  PRIMARY KEY (subscriber, event_id),
+  KEY tidings_inbox_by_age (subscriber, processed_ms)
+) ENGINE = InnoDB`;
 
-  constructor(subscriber) {
-    this.#subscriber = subscriber;
+  #subscriber;
+  #mysql;
+
+  constructor(subscriber, { dialect = "postgres" } = {}) {
+    if (!["postgres", "mysql"].includes(dialect)) throw new TypeError("dialect is `postgres` or `mysql`");
+    [this.#subscriber, this.#mysql] = [subscriber, dialect === "mysql"];
   }
 
   /** Whether the event is new; call it first in the transaction, and do the work only if it says so. */
   async first(client, id) {
-    const sql = "INSERT INTO tidings_inbox (subscriber, event_id, processed_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-    const { rowCount } = await client.query(sql, [this.#subscriber, id, Date.now()]);
-    return rowCount === 1;
+    const [ignore, conflict] = this.#mysql ? [" IGNORE", ""] : ["", " ON CONFLICT DO NOTHING"];
+    const sql = `INSERT${ignore} INTO tidings_inbox (subscriber, event_id, processed_ms) VALUES ($1, $2, $3)${conflict}`;
+    return (await this.#rows(client, sql, [this.#subscriber, id, Date.now()])) === 1;
   }
 
-  /** Forgets what is older. Call it now and then, in a transaction of its own. */
+  /** Forgets what is older; how many. Call it now and then, in a transaction of its own. */
   async forget(client, { keptS = KEPT_S } = {}) {
     const sql = "DELETE FROM tidings_inbox WHERE subscriber = $1 AND processed_ms < $2";
-    await client.query(sql, [this.#subscriber, Date.now() - keptS * 1000]);
+    return this.#rows(client, sql, [this.#subscriber, Date.now() - keptS * 1000]);
+  }
+
+  /** How many rows a statement has changed. */
+  async #rows(client, sql, values) {
+    if (!this.#mysql) return (await client.query(sql, values)).rowCount;
+    const [{ affectedRows }] = await client.query(sql.replace(/\$\d/g, "?"), values);
+    return affectedRows;
   }
 }

@@ -1,5 +1,5 @@
-// Signatures of deliveries: Standard Webhooks 1.0, symmetric (`v1`, HMAC-SHA256).
-import { createHmac, timingSafeEqual } from "node:crypto";
+// Signatures of deliveries: Standard Webhooks 1.0, symmetric (`v1`, HMAC-SHA256) and asymmetric (`v1a`, Ed25519).
+import { createHmac, createPublicKey, timingSafeEqual, verify as verifySignature } from "node:crypto";
 
 const SECRET_BYTES_MIN = 24;
 const SECRET_BYTES_MAX = 64;
@@ -8,17 +8,24 @@ const TOLERANCE_S = 300;
 /** Most signatures looked at in one header: a hostile header must not cost more. */
 const SIGNATURES_MAX = 16;
 
+/** In front of the 32 bytes of a public key, as DER has it (RFC 8410). */
+const PUBLIC_KEY_DER = Buffer.from("302a300506032b6570032100", "hex");
+const PUBLIC_KEY_BYTES = 32;
+
 /** The request is not a delivery of ours. Answer 400 and do not look at its body. */
 export class VerificationError extends Error {}
 
-/** Verifies deliveries with any of its secrets: while they rotate, give both. */
+/**
+ * Verifies deliveries with any of its secrets (`whsec_…`) and public keys (`whpk_…`): while they rotate, give both. Give public
+ * keys alone to a receiver that must not be able to sign.
+ */
 export class Verifier {
-  #keys;
+  #fits;
   #toleranceS;
 
   constructor(secrets, { toleranceS = TOLERANCE_S } = {}) {
-    this.#keys = [secrets].flat().map(keyOf);
-    if (this.#keys.length === 0) throw new TypeError("a verifier needs a secret");
+    this.#fits = [secrets].flat().map(judgeOf);
+    if (this.#fits.length === 0) throw new TypeError("a verifier needs a secret");
     this.#toleranceS = toleranceS;
   }
 
@@ -36,13 +43,11 @@ export class Verifier {
       throw new VerificationError(`webhook-timestamp is more than ${this.#toleranceS} seconds off`);
     }
     const raw = Buffer.from(body);
-    const signatures = given.split(" ", SIGNATURES_MAX).filter((signature) => signature.startsWith("v1,"));
+    const signatures = given.split(" ", SIGNATURES_MAX);
+    const signed = Buffer.concat([Buffer.from(`${id}.${timestampS}.`), raw]);
     // No early exit: the time tells nothing.
     let fits = false;
-    for (const key of this.#keys) {
-      const good = Buffer.from(`v1,${mac(key, id, timestampS, raw)}`);
-      for (const signature of signatures) fits = same(Buffer.from(signature), good) || fits;
-    }
+    for (const judge of this.#fits) fits = judge(signed, signatures) || fits;
     if (!fits) throw new VerificationError("no signature fits: the body was changed, or the secret is another one");
     const attempt = found.get("tidings-attempt") ?? "";
     return {
@@ -75,6 +80,30 @@ function required(headers, name) {
   const value = headers.get(name);
   if (typeof value !== "string" || value === "") throw new VerificationError(`the header ${name} is missing`);
   return value;
+}
+
+/** What says whether one of the signatures of a message is of this secret or key. */
+function judgeOf(secret) {
+  if (String(secret).startsWith("whpk_")) {
+    const key = publicKeyOf(secret);
+    return (signed, signatures) =>
+      signatures.some((signature) => {
+        const [, encoded] = /^v1a,([A-Za-z0-9+/]{86}==)$/.exec(signature) ?? [];
+        return encoded !== undefined && verifySignature(null, signed, key, Buffer.from(encoded, "base64"));
+      });
+  }
+  const key = keyOf(secret);
+  return (signed, signatures) => {
+    const good = Buffer.from(`v1,${createHmac("sha256", key).update(signed).digest("base64")}`);
+    return signatures.reduce((fits, signature) => same(Buffer.from(signature), good) || fits, false);
+  };
+}
+
+function publicKeyOf(text) {
+  const [, encoded] = /^whpk_([A-Za-z0-9+/]{43})=?$/.exec(text) ?? [];
+  const key = Buffer.from(encoded ?? "", "base64");
+  if (key.length !== PUBLIC_KEY_BYTES) throw new TypeError("a public key is `whpk_` followed by the base64 of 32 bytes");
+  return createPublicKey({ key: Buffer.concat([PUBLIC_KEY_DER, key]), format: "der", type: "spki" });
 }
 
 function keyOf(secret) {

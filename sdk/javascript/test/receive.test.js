@@ -18,6 +18,20 @@ test("the vectors that all receivers agree on", () => {
   }
 });
 
+test("the vectors of Ed25519, with the public half alone", () => {
+  const { publicKey, signatures } = vectors.asymmetric;
+  for (const { name, verifies, headers, body } of signatures) {
+    const verify = (keys) => new Verifier(keys).verify(headers, body, vectors.signed);
+    for (const keys of [publicKey, [`whsec_${"A".repeat(43)}`, publicKey]]) {
+      if (verifies) assert.equal(verify(keys).id, headers["webhook-id"], name);
+      else assert.throws(() => verify(keys), VerificationError, name);
+    }
+  }
+  for (const text of ["whpk_", "whpk_AAAA", `${publicKey}AAAA`, `whpk_${"%".repeat(43)}`]) {
+    assert.throws(() => new Verifier(text), TypeError, text);
+  }
+});
+
 test("headers are taken as an object and as Headers, in any case, and missing ones are named", () => {
   const headers = { ...sign(secret, "e1", nowS(), "{}"), "Tidings-Attempt": "3" };
   for (const form of [headers, new Headers(headers)]) {
@@ -112,6 +126,18 @@ test("an inbox in a transaction asks the database whether the row was new", asyn
   assert.equal(await inbox.first(client, "e1"), false);
   assert.match(asked[0][0], /ON CONFLICT DO NOTHING/);
   assert.deepEqual(asked[0][1].slice(0, 2), ["billing", "e1"]);
+});
+
+test("an inbox on MySQL ignores what is there and counts what was changed", async () => {
+  const asked = [];
+  const client = { query: async (sql, values) => (asked.push([sql, values]), [{ affectedRows: asked.length === 1 ? 1 : 0 }, undefined]) };
+  const inbox = new SqlInbox("billing", { dialect: "mysql" });
+  assert.equal(await inbox.first(client, "e1"), true);
+  assert.equal(await inbox.first(client, "e1"), false);
+  assert.equal(await inbox.forget(client), 0);
+  assert.equal(asked[0][0], "INSERT IGNORE INTO tidings_inbox (subscriber, event_id, processed_ms) VALUES (?, ?, ?)");
+  assert.match(asked[2][0], /subscriber = \? AND processed_ms < \?$/);
+  assert.throws(() => new SqlInbox("billing", { dialect: "oracle" }), TypeError);
 });
 
 function deliver(receiver, sequenceNumber) {

@@ -1,5 +1,6 @@
 """Verification, inboxes, order, and the three together."""
 
+import importlib.util
 import json
 import pathlib
 import sqlite3
@@ -26,6 +27,24 @@ class Verification(unittest.TestCase):
                     self.assertEqual(Verifier(SECRET).verify(*arguments).id, case["headers"]["webhook-id"])
                 else:
                     self.assertRaises(VerificationError, Verifier(SECRET).verify, *arguments)
+
+    @unittest.skipUnless(importlib.util.find_spec("cryptography"), "the package cryptography is not there")
+    def test_the_vectors_of_ed25519_with_the_public_half_alone(self):
+        key = VECTORS["asymmetric"]["publicKey"]
+        for case in VECTORS["asymmetric"]["signatures"]:
+            for keys in [key, ["whsec_" + "A" * 43, key]]:
+                with self.subTest(case["name"]):
+                    arguments = (case["headers"], case["body"].encode(), VECTORS["signed"])
+                    if case["verifies"]:
+                        self.assertEqual(Verifier(keys).verify(*arguments).id, case["headers"]["webhook-id"])
+                    else:
+                        self.assertRaises(VerificationError, Verifier(keys).verify, *arguments)
+        for text in ["whpk_", "whpk_AAAA", key + "AAAA", "whpk_" + "%" * 43]:
+            self.assertRaises(ValueError, Verifier, text)
+
+    @unittest.skipIf(importlib.util.find_spec("cryptography"), "the package cryptography is there")
+    def test_a_public_key_says_which_package_it_needs(self):
+        self.assertRaisesRegex(ImportError, "tidings.ed25519", Verifier, VECTORS["asymmetric"]["publicKey"])
 
     def test_names_of_headers_are_taken_in_any_case_and_missing_ones_are_named(self):
         headers = {name.title(): value for name, value in sign(SECRET, "e1", int(time.time()), b"{}").items()}

@@ -97,7 +97,7 @@ class SqlInbox:
     """Remembers in the transaction of the work: both commit or neither does, so the work is done exactly once.
 
     For any DB-API 2.0 driver. `parameter` is its placeholder: `%s` (psycopg, PyMySQL), `?` (sqlite3). Create the table
-    with `CREATE`, once.
+    with `CREATE`, on MySQL and MariaDB with `CREATE_MYSQL`, once.
     """
 
     CREATE = """CREATE TABLE IF NOT EXISTS tidings_inbox (
@@ -106,6 +106,14 @@ class SqlInbox:
   processed_ms BIGINT NOT NULL,
   PRIMARY KEY (subscriber, event_id)
 )"""
+    #: Ids differ in case, whatever the collation of the database says.
+    CREATE_MYSQL = """CREATE TABLE IF NOT EXISTS tidings_inbox (
+  subscriber VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  event_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  processed_ms BIGINT NOT NULL,
+  PRIMARY KEY (subscriber, event_id),
+  KEY tidings_inbox_by_age (subscriber, processed_ms)
+) ENGINE = InnoDB"""
 
     def __init__(self, subscriber: str, parameter: str = "%s", mysql: bool = False):
         values = ", ".join([parameter] * 3)

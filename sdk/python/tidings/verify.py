@@ -1,4 +1,4 @@
-"""Signatures of deliveries: Standard Webhooks 1.0, symmetric (`v1`, HMAC-SHA256)."""
+"""Signatures of deliveries: Standard Webhooks 1.0, symmetric (`v1`, HMAC-SHA256) and asymmetric (`v1a`, Ed25519)."""
 
 import base64
 import binascii
@@ -8,9 +8,11 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Optional, Union
+from typing import Any, Callable, Iterable, List, Mapping, Optional, Union
 
 PREFIX = "whsec_"
+PUBLIC_PREFIX = "whpk_"
+PUBLIC_BYTES = 32
 SECRET_BYTES_MIN = 24
 SECRET_BYTES_MAX = 64
 #: How far a signature's time may be off (Standard Webhooks: 5 minutes).
@@ -44,13 +46,16 @@ class Delivery:
 
 
 class Verifier:
-    """Verifies deliveries with any of its secrets: while they rotate, give both."""
+    """Verifies deliveries with any of its secrets (`whsec_…`) and public keys (`whpk_…`): while they rotate, give both.
+
+    Give public keys alone to a receiver that must not be able to sign. They need the package `cryptography`
+    (`pip install tidings[ed25519]`)."""
 
     def __init__(self, secrets: Union[str, Iterable[str]], tolerance_s: int = TOLERANCE_S):
         listed = [secrets] if isinstance(secrets, str) else list(secrets)
         if not listed:
             raise ValueError("a verifier needs a secret")
-        self._keys = [_key(secret) for secret in listed]
+        self._judges = [_judge(secret) for secret in listed]
         self._tolerance_s = tolerance_s
 
     def verify(self, headers: Mapping[str, str], body: Union[bytes, str], now_s: Optional[float] = None) -> Delivery:
@@ -64,14 +69,12 @@ class Verifier:
         if abs((time.time() if now_s is None else now_s) - timestamp_s) > self._tolerance_s:
             raise VerificationError(f"webhook-timestamp is more than {self._tolerance_s} seconds off")
         raw = body.encode() if isinstance(body, str) else bytes(body)
-        expected = [_mac(key, name, timestamp_s, raw) for key in self._keys]
+        signed = _bytes(f"{name}.{timestamp_s}.") + raw
+        signatures = given.split(" ")[:SIGNATURES_MAX]
         fits = False
-        for signature in given.split(" ")[:SIGNATURES_MAX]:
-            version, _, text = signature.partition(",")
-            if version == "v1":
-                # No early exit: the time tells nothing.
-                for good in expected:
-                    fits |= hmac.compare_digest(_bytes(text), good)
+        # No early exit: the time tells nothing.
+        for judge in self._judges:
+            fits |= judge(signed, signatures)
         if not fits:
             raise VerificationError("no signature fits: the body was changed, or the secret is another one")
         attempt = found.get("tidings-attempt", "")
@@ -107,8 +110,55 @@ def _key(secret: str) -> bytes:
     return key
 
 
+def _judge(secret: str) -> Callable[[bytes, List[str]], bool]:
+    """What says whether one of the signatures of a message is of this secret or key."""
+    if secret.startswith(PUBLIC_PREFIX):
+        return _public(secret)
+    key = _key(secret)
+
+    def judge(signed: bytes, signatures: List[str]) -> bool:
+        good, fits = b"v1," + _digest(key, signed), False
+        for signature in signatures:
+            fits |= hmac.compare_digest(_bytes(signature), good)
+        return fits
+
+    return judge
+
+
+def _public(text: str) -> Callable[[bytes, List[str]], bool]:
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ImportError:
+        raise ImportError("a public key needs the package cryptography: pip install tidings[ed25519]") from None
+    encoded = text[len(PUBLIC_PREFIX):].rstrip("=")
+    try:
+        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != PUBLIC_BYTES:
+        raise ValueError("a public key is `whpk_` followed by the base64 of 32 bytes")
+    key = Ed25519PublicKey.from_public_bytes(raw)
+
+    def fits(signed: bytes, signature: str) -> bool:
+        version, _, encoded = signature.partition(",")
+        if version != "v1a" or not re.fullmatch(r"[A-Za-z0-9+/]{86}==", encoded):
+            return False
+        try:
+            key.verify(base64.b64decode(encoded), signed)
+        except InvalidSignature:
+            return False
+        return True
+
+    return lambda signed, signatures: any(fits(signed, signature) for signature in signatures)
+
+
 def _mac(key: bytes, id: str, timestamp_s: int, body: bytes) -> bytes:
-    return base64.b64encode(hmac.new(key, _bytes(f"{id}.{timestamp_s}.") + body, hashlib.sha256).digest())
+    return _digest(key, _bytes(f"{id}.{timestamp_s}.") + body)
+
+
+def _digest(key: bytes, signed: bytes) -> bytes:
+    return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
 
 
 def _bytes(text: str) -> bytes:
