@@ -22,7 +22,7 @@ use tidings_core::time::Timestamp;
 use tidings_engine::dispatcher::{Dispatcher, Env};
 use tidings_engine::streams::{self, Streams};
 use tidings_log::Store;
-use tidings_log::sqlite::SqliteStore;
+use tidings_log::sqlite::{Party, SqliteStore};
 use tidings_log::store::{Document, Expect, Kind, Owner, Write};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -68,7 +68,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let (phase, phase_watch) = watch::channel(Phase::Starting);
     let engine = SqliteStore::open(&settings.data, settings.synchronous)?;
     let watch = engine.watch();
-    let store: Arc<dyn Store> = Arc::new(engine);
+    let of = |party| -> Arc<dyn Store> { Arc::new(engine.for_party(party)) };
+    let store = of(Party::Works);
     let sealing = sealing::open(&settings.data, settings.seal_key_file.as_deref(), &*store).await?;
     let audit_key = audit_key(&sealing, &*store).await?;
     let env = Env { now: clock::now, random: clock::fill };
@@ -86,7 +87,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let (tasks, outboxes) = outboxes::open(&settings, &store).await?;
     let app = Arc::new(App {
         settings,
-        store: Arc::clone(&store),
+        store: of(Party::Requests),
         keys,
         tickets,
         webhooks,
@@ -94,7 +95,7 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
         dispatcher: Arc::clone(&dispatcher),
         audit_key,
         phase: phase_watch.clone(),
-        streams: start_streams(&store, threads)?,
+        streams: start_streams(&of(Party::Streams), threads)?,
         seats: Arc::default(),
         started,
         requests: Requests::default(),

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::Synchronous;
 use super::connection::{OpenError, classify, close_without_checkpoint, open_reader};
+use super::turns::Line;
 use super::writer::Writer;
 use crate::store::Unavailable;
 
@@ -86,7 +87,7 @@ impl Writer {
             // The writer may have ended.
             let _ = sender.send(taken);
         };
-        self.shared.backfill.run(Box::new(run));
+        self.shared.backfill.run(Line::default(), Box::new(run));
         self.backfill = Some(receiver);
     }
 

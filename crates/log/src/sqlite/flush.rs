@@ -11,6 +11,7 @@ use rusqlite::{Connection, params};
 use super::block::{Packed, Packer, Row};
 use super::growing::Growing;
 use super::run::Cover;
+use super::turns::Line;
 use super::writer::Writer;
 use crate::index::Generation;
 use crate::store::REQUEST_KEPT;
@@ -74,7 +75,7 @@ impl Writer {
             // The writer may have ended; then nobody needs the rows.
             let _ = sender.send(Sorted::of(&frozen));
         };
-        self.shared.helper.run(Box::new(sort));
+        self.shared.helper.run(Line::default(), Box::new(sort));
     }
 
     /// Called after each commit: begins flushes, and makes appends wait when the index is too far behind.
@@ -179,7 +180,7 @@ impl Writer {
             self.heads.put(aggregate, sequence);
         }
         // Freeing a large map takes milliseconds: elsewhere.
-        self.shared.helper.run(Box::new(move |_: &Connection| drop(frozen)));
+        self.shared.helper.run(Line::default(), Box::new(move |_: &Connection| drop(frozen)));
     }
 
     fn sweep_requests(&mut self) -> rusqlite::Result<()> {

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::growing::Growing;
 use super::merge::{Merger, Next, Step};
 use super::run::{self, Meta, Run};
+use super::turns::Line;
 use super::writer::Writer;
 
 /// Runs of a level that are joined.
@@ -199,7 +200,7 @@ impl Writer {
                 // The writer may have ended; then the merge begins anew at the next start.
                 let _ = sender.send(merger.step(connection));
             };
-            self.shared.helper.run(Box::new(step));
+            self.shared.helper.run(Line::default(), Box::new(step));
         }
     }
 

@@ -28,6 +28,7 @@ mod settle;
 mod shared;
 mod start;
 mod trim;
+mod turns;
 mod writer;
 
 use std::fs::File;
@@ -51,6 +52,8 @@ use queue::Unit;
 use reader::Reader;
 pub use seal::SEAL_EVENTS_MAX;
 pub(crate) use shared::{Era, Shared, TenantState};
+use turns::Line;
+pub use turns::Party;
 use writer::Writer;
 
 use crate::answers::Asker;
@@ -87,8 +90,13 @@ impl Synchronous {
     }
 }
 
-/// The log in a folder.
+/// The log in a folder, as one party sees it: see [`SqliteStore::for_party`].
 pub struct SqliteStore {
+    engine: Arc<Engine>,
+    party: Party,
+}
+
+struct Engine {
     shared: Arc<Shared>,
     readers: Pool<Reader>,
     writer: Mutex<Option<JoinHandle<Connection>>>,
@@ -141,17 +149,26 @@ impl SqliteStore {
             .spawn(move || seal::run(&Arc::clone(&sealer.shared), &sealer))
             .map_err(io)?;
         let (writer, sealer) = (Mutex::new(Some(writer)), Mutex::new(Some(sealer)));
-        Ok(Self { shared, readers, writer, sealer, _lock: lock, _file: file })
+        let engine = Engine { shared, readers, writer, sealer, _lock: lock, _file: file };
+        Ok(Self { engine: Arc::new(engine), party: Party::default() })
+    }
+
+    /// The same log for somebody else. Whoever asks the readers for something waits in a line with what the same party asks
+    /// about the same tenant, and all lines are served in turn; only requests are refused as `Busy` when too many wait.
+    #[must_use]
+    pub fn for_party(&self, party: Party) -> Self {
+        Self { engine: Arc::clone(&self.engine), party }
     }
 
     /// For who watches the engine.
     pub fn watch(&self) -> Watch {
-        Watch(Arc::clone(&self.shared))
+        Watch(Arc::clone(&self.engine.shared))
     }
 
-    /// Runs `read` on a reader thread.
+    /// Runs `read`, which is about a tenant if anybody knows, on a reader thread.
     fn ask<T: Send + 'static>(
         &self,
+        tenant: Option<Tenant>,
         read: impl FnOnce(&Reader) -> Result<T, Unavailable> + Send + 'static,
     ) -> Pending<Result<T, Unavailable>> {
         let (sender, receiver) = oneshot::channel();
@@ -159,8 +176,8 @@ impl SqliteStore {
             // Whoever asked may be gone.
             let _ = sender.send(read(reader));
         };
-        let closed = self.shared.is_closed();
-        let accepted = self.readers.run(Box::new(job));
+        let closed = self.engine.shared.is_closed();
+        let accepted = self.engine.readers.run(Line { party: self.party, tenant }, Box::new(job));
         Box::pin(async move {
             match receiver.await {
                 Ok(answer) => answer,
@@ -175,63 +192,63 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn commit(&self, now: Timestamp, writes: Vec<Write>) -> Pending<Result<Vec<Written>, CommitError>> {
         let (asker, receiver) = Asker::here();
-        self.shared.queue.push(Unit { now, writes, asker });
-        let shared = Arc::clone(&self.shared);
+        self.engine.shared.queue.push(Unit { now, writes, asker });
+        let shared = Arc::clone(&self.engine.shared);
         Box::pin(async move { receiver.await.unwrap_or_else(|_| Err(shared.fenced_reason().into())) })
     }
 
     fn tenant(&self, name: &TenantName) -> Option<Tenant> {
-        self.shared.tenant(name)
+        self.engine.shared.tenant(name)
     }
 
     fn tenants(&self) -> Vec<(Tenant, TenantName)> {
-        self.shared.tenant_names()
+        self.engine.shared.tenant_names()
     }
 
     fn extent(&self, tenant: Tenant) -> Extent {
-        self.shared.end(tenant).extent
+        self.engine.shared.end(tenant).extent
     }
 
     fn replaced_by(&self, tenant: Tenant, cursor: Offset) -> Option<Offset> {
-        self.shared.replaced_by(tenant, cursor)
+        self.engine.shared.replaced_by(tenant, cursor)
     }
 
     fn tail(&self) -> &Tail {
-        &self.shared.tail
+        &self.engine.shared.tail
     }
 
     fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>> {
-        self.ask(move |reader| reader.read(&query))
+        self.ask(Some(query.tenant), move |reader| reader.read(&query))
     }
 
     fn frame(&self, query: Query, bytes_max: usize, frame: Frame) -> Pending<Result<Framed, Unavailable>> {
-        self.ask(move |reader| reader.frame(&query, bytes_max, &frame))
+        self.ask(Some(query.tenant), move |reader| reader.frame(&query, bytes_max, &frame))
     }
 
     fn event(&self, tenant: Tenant, offset: Offset) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
-        match self.shared.tail.get(tenant, offset) {
+        match self.engine.shared.tail.get(tenant, offset) {
             Some(event) => Box::pin(std::future::ready(Ok(Some(event)))),
-            None => self.ask(move |reader| reader.event_or_copy(tenant, offset)),
+            None => self.ask(Some(tenant), move |reader| reader.event_or_copy(tenant, offset)),
         }
     }
 
     fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
         let id = id.clone();
-        self.ask(move |reader| reader.find(tenant, &id))
+        self.ask(Some(tenant), move |reader| reader.find(tenant, &id))
     }
 
     fn before(&self, tenant: Tenant, time: Timestamp) -> Pending<Result<Offset, Unavailable>> {
-        self.ask(move |reader| reader.before(tenant, time))
+        self.ask(Some(tenant), move |reader| reader.before(tenant, time))
     }
 
     fn sealed(&self, tenant: Tenant) -> Option<Seal> {
-        let seal = self.shared.last_seal(tenant);
+        let seal = self.engine.shared.last_seal(tenant);
         (seal.last > Offset(0)).then_some(seal)
     }
 
     fn get(&self, kind: Kind, owner: Owner, id: &str) -> Pending<Result<Option<Document>, Unavailable>> {
         let id = id.to_owned();
-        self.ask(move |reader| reader.get(kind, owner, &id))
+        self.ask(tenant_of(owner), move |reader| reader.get(kind, owner, &id))
     }
 
     fn list(
@@ -242,25 +259,25 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Pending<Result<Vec<Document>, Unavailable>> {
         let after = after.to_owned();
-        self.ask(move |reader| reader.list(kind, owner, &after, limit))
+        self.ask(owner.and_then(tenant_of), move |reader| reader.list(kind, owner, &after, limit))
     }
 
     fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>> {
         let subscription = subscription.to_owned();
-        self.ask(move |reader| reader.progress(&subscription))
+        self.ask(None, move |reader| reader.progress(&subscription))
     }
 
     fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>> {
         let after = after.to_owned();
-        self.ask(move |reader| reader.behind(&after, limit))
+        self.ask(None, move |reader| reader.behind(&after, limit))
     }
 
     fn swept(&self) -> Pending<Result<Vec<Swept>, Unavailable>> {
-        self.ask(Reader::swept)
+        self.ask(None, Reader::swept)
     }
 
     fn attempts(&self, tenant: Tenant, offset: Offset, limit: usize) -> Pending<Result<Vec<Attempt>, Unavailable>> {
-        self.ask(move |reader| reader.attempts(tenant, offset, limit))
+        self.ask(Some(tenant), move |reader| reader.attempts(tenant, offset, limit))
     }
 
     fn history(
@@ -270,24 +287,24 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Pending<Result<Vec<(u64, Attempt)>, Unavailable>> {
         let subscription = subscription.to_owned();
-        self.ask(move |reader| reader.history(&subscription, before, limit))
+        self.ask(None, move |reader| reader.history(&subscription, before, limit))
     }
 
     fn dead_letter(&self, tenant: Tenant, id: &str) -> Pending<Result<Option<DeadLetter>, Unavailable>> {
         let id = id.to_owned();
-        self.ask(move |reader| reader.dead_letter(tenant, &id))
+        self.ask(Some(tenant), move |reader| reader.dead_letter(tenant, &id))
     }
 
     fn dead_letters(&self, query: DeadQuery) -> Pending<Result<Vec<DeadLetter>, Unavailable>> {
-        self.ask(move |reader| reader.dead_letters(&query))
+        self.ask(Some(query.tenant), move |reader| reader.dead_letters(&query))
     }
 
     fn dead_counts(&self) -> Pending<Result<DeadCounts, Unavailable>> {
-        self.ask(Reader::dead_counts)
+        self.ask(None, Reader::dead_counts)
     }
 
     fn fenced(&self) -> Pending<String> {
-        let mut watch = self.shared.fence_watch();
+        let mut watch = self.engine.shared.fence_watch();
         Box::pin(async move {
             let reason = watch.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
             match reason {
@@ -298,6 +315,12 @@ impl Store for SqliteStore {
         })
     }
 
+    fn close(&self) {
+        self.engine.close();
+    }
+}
+
+impl Engine {
     fn close(&self) {
         self.shared.close();
         // A thread that panicked has been reported by the panic hook.
@@ -314,8 +337,15 @@ impl Store for SqliteStore {
     }
 }
 
-impl Drop for SqliteStore {
+impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+fn tenant_of(owner: Owner) -> Option<Tenant> {
+    match owner {
+        Owner::Operator => None,
+        Owner::Tenant(tenant) => Some(tenant),
     }
 }

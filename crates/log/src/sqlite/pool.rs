@@ -2,50 +2,53 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-/// What may wait for the threads of a pool.
-const JOBS_MAX: usize = 4_096;
+use super::turns::{Line, Turns};
 
 pub(crate) type Job<S> = Box<dyn FnOnce(&S) + Send>;
 
 pub(crate) struct Pool<S> {
-    sender: Mutex<Option<Sender<Job<S>>>>,
-    waiting: Arc<AtomicUsize>,
+    jobs: Arc<Jobs<S>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Jobs<S> {
+    /// And whether no more are taken.
+    waiting: Mutex<(Turns<Job<S>>, bool)>,
+    bell: Condvar,
 }
 
 impl<S: Send + 'static> Pool<S> {
     /// Starts a thread for each state.
     pub(crate) fn start(name: &str, states: Vec<S>) -> io::Result<Self> {
-        let (sender, receiver) = channel::<Job<S>>();
-        let receiver = Arc::new(Mutex::new(receiver));
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let jobs = Arc::new(Jobs { waiting: Mutex::default(), bell: Condvar::new() });
         let mut threads = Vec::new();
         for state in states {
-            let (receiver, waiting) = (Arc::clone(&receiver), Arc::clone(&waiting));
-            let run = move || work(&receiver, &waiting, &state);
-            threads.push(Builder::new().name(name.to_owned()).spawn(run)?);
+            let jobs = Arc::clone(&jobs);
+            threads.push(Builder::new().name(name.to_owned()).spawn(move || jobs.work(&state))?);
         }
-        Ok(Self { sender: Mutex::new(Some(sender)), waiting, threads: Mutex::new(threads) })
+        Ok(Self { jobs, threads: Mutex::new(threads) })
     }
 
     /// Queues a job; false if too many wait or the pool has stopped. The job is dropped then.
-    pub(crate) fn run(&self, job: Job<S>) -> bool {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= JOBS_MAX {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return false;
+    pub(crate) fn run(&self, line: Line, job: Job<S>) -> bool {
+        let mut waiting = self.jobs.waiting.lock();
+        let (turns, stopped) = &mut *waiting;
+        let taken = !*stopped && turns.push(line, job);
+        drop(waiting);
+        if taken {
+            self.jobs.bell.notify_one();
         }
-        self.sender.lock().as_ref().is_some_and(|sender| sender.send(job).is_ok())
+        taken
     }
 
     /// Ends the threads after what is queued.
     pub(crate) fn stop(&self) {
-        self.sender.lock().take();
+        self.jobs.waiting.lock().1 = true;
+        self.jobs.bell.notify_all();
         for thread in self.threads.lock().drain(..) {
             // A job that panicked has been reported by the panic hook.
             let _ = thread.join();
@@ -53,11 +56,19 @@ impl<S: Send + 'static> Pool<S> {
     }
 }
 
-fn work<S>(receiver: &Mutex<Receiver<Job<S>>>, waiting: &AtomicUsize, state: &S) {
-    loop {
-        let job = receiver.lock().recv();
-        let Ok(job) = job else { return };
-        waiting.fetch_sub(1, Ordering::Relaxed);
-        job(state);
+impl<S> Jobs<S> {
+    fn work(&self, state: &S) {
+        loop {
+            let mut waiting = self.waiting.lock();
+            let job = loop {
+                match waiting.0.pop() {
+                    Some(job) => break job,
+                    None if waiting.1 => return,
+                    None => self.bell.wait(&mut waiting),
+                }
+            };
+            drop(waiting);
+            job(state);
+        }
     }
 }

@@ -17,4 +17,6 @@ mod memory;
 #[cfg(test)]
 mod opening;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod traces;
