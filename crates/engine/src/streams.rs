@@ -1,15 +1,21 @@
 //! Live streams: a cursor that a client holds.
 //!
 //! [`Shard`]s hold the sockets: who wants the same forms a [`group`] that shares its [`frames`], and who falls behind goes
-//! through pages of the log. [`sse`] frames events; [`feed`] follows the log for one subscription of any other transport.
+//! through pages of the log. [`sse`] and [`websocket`] frame events; a WebSocket is a [`talk`] too, whose operations are
+//! done elsewhere and answered by a [`voice`].
 
-pub mod feed;
 pub mod frames;
+mod framing;
 mod group;
 pub mod guest;
+mod line;
 mod open;
+pub mod resume;
 mod shard;
 pub mod sse;
+mod talk;
+pub mod voice;
+pub mod websocket;
 
 use std::io;
 use std::sync::Arc;

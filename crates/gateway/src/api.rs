@@ -23,3 +23,4 @@ pub(crate) mod stream;
 pub(crate) mod tickets;
 pub(crate) mod unread;
 pub(crate) mod webhooks;
+mod websocket;

@@ -9,8 +9,9 @@ use tidings_core::offset::Offset;
 use tidings_log::{Event, Frame, Framed, Tenant};
 
 use super::frames::{Frames, Place};
-use super::open::{At, Gone, Open};
-use super::sse;
+use super::framing::Framing;
+use super::line::Gone;
+use super::open::{At, Member, Open, Reader, find};
 
 /// Frames kept for those whose socket is blocked; who needs older ones reads them from the log.
 const FRAMES_BYTES_MAX: usize = 256 * 1024;
@@ -23,7 +24,7 @@ const PAGES_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Wish {
     pub(super) tenant: Tenant,
-    pub(super) named: bool,
+    pub(super) framing: Framing,
     pub(super) filter: Filter,
 }
 
@@ -35,8 +36,8 @@ impl Wish {
 
     /// How an event is written to all of them.
     pub(super) fn frame(&self) -> Frame {
-        let named = self.named;
-        Box::new(move |out, record| sse::event(out, record, named))
+        let framing = self.framing.clone();
+        Box::new(move |out, record| framing.write(out, record))
     }
 }
 
@@ -44,9 +45,9 @@ impl Wish {
 pub(super) struct Group {
     pub(super) wish: Arc<Wish>,
     pub(super) frames: Frames,
-    members: Vec<u32>,
+    members: Vec<Member>,
     /// Live members that do not have all frames, and some that had not.
-    late: Vec<u32>,
+    late: Vec<Member>,
     pages: Vec<Arc<Page>>,
     /// Frames came that were not written yet.
     pub(super) fresh: bool,
@@ -97,8 +98,8 @@ impl Group {
     }
 
     /// Whether it is the member that the group is tidied with.
-    pub(super) fn is_first(&self, token: u32) -> bool {
-        self.members.first() == Some(&token)
+    pub(super) fn is_first(&self, member: Member) -> bool {
+        self.members.first() == Some(&member)
     }
 
     /// The page that holds what comes after `cursor`, if one is kept.
@@ -107,29 +108,32 @@ impl Group {
     }
 
     /// Notes that a live member does not have all frames.
-    pub(super) fn is_late(&mut self, token: u32) {
-        self.late.push(token);
+    pub(super) fn is_late(&mut self, member: Member, reader: &mut Reader) {
+        if !reader.late {
+            reader.late = true;
+            self.late.push(member);
+        }
     }
 
     /// Writes new frames to all live members that take them, in one go each.
     pub(super) fn flush(&mut self, streams: &mut Slab<Open>, round: u32, gone: &mut Vec<u32>) {
         self.fresh = false;
         let end = self.frames.end();
-        for token in &self.members {
-            let Some(stream) = streams.get_mut(*token as usize) else { continue };
-            let At::Live(at) = stream.at else { continue };
-            if stream.blocked || stream.leaving || at == end {
+        for member in &self.members {
+            let Some((line, reader)) = find(streams, *member) else { continue };
+            let At::Live(at) = reader.at else { continue };
+            if line.leaving || at == end {
                 continue;
             }
-            match stream.write(self.frames.from(at), round) {
-                Ok(written) => {
-                    let at = at + written as u64;
-                    stream.at = At::Live(at);
-                    if at < end {
-                        self.late.push(*token);
+            match line.send(&self.frames, at, round) {
+                Ok(at) => {
+                    reader.at = At::Live(at);
+                    if at < end && !reader.late {
+                        reader.late = true;
+                        self.late.push(*member);
                     }
                 }
-                Err(Gone) => gone.push(*token),
+                Err(Gone) => gone.push(member.stream),
             }
         }
     }
@@ -137,42 +141,43 @@ impl Group {
     /// Drops the frames once everybody has them, or when they are too many: who is late then reads them from the log.
     pub(super) fn tidy(&mut self, number: u32, streams: &mut Slab<Open>) {
         let end = self.frames.end();
-        let is_late = |streams: &Slab<Open>, token: u32| {
-            streams
-                .get(token as usize)
-                .is_some_and(|stream| stream.group == number && matches!(stream.at, At::Live(at) if at < end))
-        };
-        self.late.retain(|token| is_late(streams, *token));
-        if self.late.is_empty() || self.frames.len() > FRAMES_BYTES_MAX {
-            for token in self.late.drain(..) {
-                if let Some(stream) = streams.get_mut(token as usize)
-                    && let At::Live(at) = stream.at
-                {
-                    stream.at = At::Behind(self.frames.cursor(at));
-                }
+        let too_many = self.frames.len() > FRAMES_BYTES_MAX;
+        let frames = &self.frames;
+        self.late.retain(|member| {
+            let of_here = |(_, reader): &(_, &mut Reader)| reader.group == number;
+            let Some((_, reader)) = find(streams, *member).filter(of_here) else { return false };
+            match reader.at {
+                At::Live(at) if at < end && too_many => reader.at = At::Behind(frames.cursor(at)),
+                At::Live(at) if at < end => return true,
+                _ => {}
             }
+            reader.late = false;
+            false
+        });
+        if self.late.is_empty() {
             self.late.shrink_to(16);
             self.frames.clear(Offset::BEFORE_FIRST);
         }
     }
 
     /// The shared ring has lost what comes next: all live members go on from the log, and join again from `through` on.
-    pub(super) fn all_behind(&mut self, streams: &mut Slab<Open>, through: Offset, behind: &mut Vec<u32>) {
-        for token in &self.members {
-            if let Some(stream) = streams.get_mut(*token as usize)
-                && let At::Live(at) = stream.at
+    pub(super) fn all_behind(&mut self, streams: &mut Slab<Open>, through: Offset, behind: &mut Vec<Member>) {
+        for member in &self.members {
+            if let Some((_, reader)) = find(streams, *member)
+                && let At::Live(at) = reader.at
             {
-                stream.at = At::Behind(self.frames.cursor(at));
-                behind.push(*token);
+                reader.at = At::Behind(self.frames.cursor(at));
+                reader.late = false;
+                behind.push(*member);
             }
         }
         self.late.clear();
         self.frames.clear(through);
     }
 
-    /// Where `stream`, which is behind, can join the live ones.
-    pub(super) fn place_of(&self, stream: &Open) -> Place {
-        match stream.at {
+    /// Where a reader can join the live ones.
+    pub(super) fn place_of(&self, reader: &Reader) -> Place {
+        match reader.at {
             At::Live(at) => Place::At(at),
             At::Behind(cursor) => self.frames.resume(cursor),
         }
@@ -208,16 +213,16 @@ impl Groups {
         self.slab.get_mut(number as usize)
     }
 
-    pub(super) fn join(&mut self, number: u32, token: u32) {
+    pub(super) fn join(&mut self, number: u32, member: Member) {
         if let Some(group) = self.get(number) {
-            group.members.push(token);
+            group.members.push(member);
         }
     }
 
     /// Takes a member out; the wish of the group if it was the last one.
-    pub(super) fn leave(&mut self, number: u32, token: u32) -> Option<Arc<Wish>> {
+    pub(super) fn leave(&mut self, number: u32, member: Member) -> Option<Arc<Wish>> {
         let group = self.get(number)?;
-        if let Some(place) = group.members.iter().position(|member| *member == token) {
+        if let Some(place) = group.members.iter().position(|other| *other == member) {
             group.members.swap_remove(place);
         }
         if !group.is_empty() {

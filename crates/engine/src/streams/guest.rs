@@ -1,11 +1,14 @@
-//! Who is let in: a socket that asked for a stream, and what it is to get.
+//! Who is let in: a socket that asked for a stream or a WebSocket, and what it is to get.
 
 use std::net::TcpStream;
 
+use bytes::Bytes;
 use tidings_core::filter::Filter;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::Tenant;
+
+use super::voice::Voice;
 
 /// A socket that asked for a stream and may have it.
 pub struct Guest {
@@ -15,17 +18,32 @@ pub struct Guest {
     pub greeting: Vec<u8>,
     /// Whose log it follows.
     pub tenant: Tenant,
-    /// Which events it gets.
-    pub filter: Filter,
-    /// It gets what comes after this offset.
-    pub cursor: Offset,
-    /// How it wants them.
-    pub style: Style,
-    /// It asked for what has been: when it has that, it is told so.
-    pub replays: bool,
+    /// What it is to get.
+    pub wants: Wants,
     /// Whether it may stay; asked every second. It holds what the stream occupies, and is dropped with it.
     pub pass: Box<dyn Fn(Timestamp) -> Pass + Send>,
 }
+
+/// What a socket is to get.
+pub enum Wants {
+    /// Server-Sent Events.
+    Stream {
+        /// Which events.
+        filter: Filter,
+        /// Those after this offset.
+        cursor: Offset,
+        /// How it wants them.
+        style: Style,
+        /// It asked for what has been: when it has that, it is told so.
+        replays: bool,
+    },
+    /// A WebSocket: what it gets it says itself.
+    Talk(Hear),
+}
+
+/// Is given each text message of a WebSocket, in order; has it done on another thread, where the voice answers, and says
+/// that it is over with [`Voice::done`]. It is dropped with the connection.
+pub type Hear = Box<dyn Fn(Bytes, &Voice) + Send>;
 
 /// How a client wants its frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

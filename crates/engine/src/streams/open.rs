@@ -1,45 +1,56 @@
-//! One open stream: a socket, and where it stands. It buffers no events: its place waits while the client does not read.
+//! One open stream or WebSocket: the line to a client, and where it stands. It buffers no events: its place waits while
+//! the client does not read.
 
-use std::io::{self, Read as _, Write as _};
-
-use mio::net::TcpStream;
+use slab::Slab;
+use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 
 use super::frames::Cursor;
 use super::guest::Pass;
+use super::line::Line;
+use super::talk::Talk;
+use super::{sse, websocket};
 
-/// Words of the stream itself that may wait for the socket.
-const REST_BYTES_MAX: usize = 8 * 1024;
-/// What a client may still say after its request, at a time: it is not listened to.
-const NOISE_BYTES: usize = 1024;
-const NOISE_READS_MAX: usize = 16;
-
-/// One open stream.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+/// One open stream or WebSocket.
 pub(super) struct Open {
-    socket: TcpStream,
-    /// Which frames it follows.
+    pub(super) line: Line,
+    pub(super) kind: Kind,
+    /// It was told when it expires.
+    pub(super) warned: bool,
+    pass: Box<dyn Fn(Timestamp) -> Pass + Send>,
+}
+
+/// What a line is used for.
+pub(super) enum Kind {
+    /// Server-Sent Events; with heartbeats that scripts can see, if they are wanted.
+    Stream { reader: Reader, ping: bool },
+    /// A WebSocket.
+    Talk(Box<Talk>),
+}
+
+/// Who follows a group's frames.
+pub(super) struct Reader {
+    /// Whose.
     pub(super) group: u32,
     pub(super) at: At,
-    /// Words that come before anything else.
-    rest: Vec<u8>,
-    /// The socket took less than it was given; it will say when it takes more.
-    pub(super) blocked: bool,
     /// It waits for a page.
     pub(super) reading: bool,
     /// It is to be told when it has what it asked to have replayed.
     pub(super) replays: bool,
-    pub(super) ping: bool,
-    /// Its last words are among those that wait; then it closes.
-    pub(super) leaving: bool,
-    /// It was told when it expires.
-    pub(super) warned: bool,
-    /// The round in which the socket last took something.
-    pub(super) wrote: u32,
-    pass: Box<dyn Fn(Timestamp) -> Pass + Send>,
+    /// The group knows that it does not have all frames.
+    pub(super) late: bool,
+    /// The cursor that it was last told.
+    pub(super) told: Offset,
 }
 
-/// Where a stream stands.
+/// Names a reader: an open stream, and which of its readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) stream: u32,
+    pub(super) reader: u32,
+}
+
+/// Where a reader stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum At {
     /// At a position in the frames of its group.
@@ -48,121 +59,57 @@ pub(super) enum At {
     Behind(Cursor),
 }
 
-/// The peer is gone, or not worth waiting for.
-pub(super) struct Gone;
+impl Member {
+    /// The only reader of Server-Sent Events.
+    pub(super) fn only(stream: u32) -> Self {
+        Self { stream, reader: 0 }
+    }
+}
 
-impl Open {
-    pub(super) fn new(
-        socket: TcpStream,
-        group: u32,
-        cursor: Cursor,
-        pass: Box<dyn Fn(Timestamp) -> Pass + Send>,
-    ) -> Self {
-        Self {
-            socket,
-            group,
-            at: At::Behind(cursor),
-            rest: Vec::new(),
-            blocked: false,
-            reading: false,
-            replays: false,
-            ping: false,
-            leaving: false,
-            warned: false,
-            wrote: 0,
-            pass,
-        }
+impl Reader {
+    pub(super) fn new(group: u32, cursor: Offset, replays: bool) -> Self {
+        let at = At::Behind(Cursor::after(cursor));
+        Self { group, at, reading: false, replays, late: false, told: cursor }
     }
 
-    pub(super) fn socket(&mut self) -> &mut TcpStream {
-        &mut self.socket
+    /// Whether it has everything up to a position in the frames of its group.
+    pub(super) fn has_all(&self, end: u64) -> bool {
+        matches!(self.at, At::Live(at) if at == end)
+    }
+}
+
+impl Open {
+    pub(super) fn new(line: Line, kind: Kind, pass: Box<dyn Fn(Timestamp) -> Pass + Send>) -> Self {
+        Self { line, kind, warned: false, pass }
     }
 
     pub(super) fn pass(&self, now: Timestamp) -> Pass {
         (self.pass)(now)
     }
 
-    /// Writes what the socket takes of `bytes`; how much that was. Nothing while it is blocked.
-    pub(super) fn write(&mut self, bytes: &[u8], round: u32) -> Result<usize, Gone> {
-        let mut written = 0;
-        while !self.blocked && written < bytes.len() {
-            match self.socket.write(&bytes[written..]) {
-                Ok(0) => return Err(Gone),
-                Ok(count) => {
-                    written += count;
-                    self.wrote = round;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Gone),
-            }
+    /// Says when it will end because what opened it expires.
+    pub(super) fn expiring(&self, until: Timestamp) -> Vec<u8> {
+        match self.kind {
+            Kind::Stream { .. } => sse::expiring(until).into_bytes(),
+            Kind::Talk(_) => websocket::expiring(until),
         }
-        Ok(written)
     }
 
-    /// Writes words of the stream itself; only between two frames.
-    pub(super) fn say(&mut self, text: &[u8], round: u32) -> Result<(), Gone> {
-        if !self.rest.is_empty() {
-            if self.rest.len() + text.len() > REST_BYTES_MAX {
-                return Err(Gone);
-            }
-            self.rest.extend_from_slice(text);
-            return Ok(());
+    /// All its readers, and their names.
+    pub(super) fn members(&self, stream: u32) -> Vec<(Member, u32)> {
+        match &self.kind {
+            Kind::Stream { reader, .. } => vec![(Member::only(stream), reader.group)],
+            Kind::Talk(talk) => talk.members(stream),
         }
-        let written = self.write(text, round)?;
-        self.rest.extend_from_slice(&text[written..]);
-        Ok(())
     }
+}
 
-    /// Ends with `words`, after the rest of the `frame` that it has in part; whether the socket took all of it at once.
-    pub(super) fn leave(&mut self, frame: &[u8], words: &[u8], round: u32) -> Result<bool, Gone> {
-        self.leaving = true;
-        let last = [frame, words].concat();
-        if self.blocked {
-            self.rest.extend_from_slice(&last);
-        } else {
-            self.say(&last, round)?;
-        }
-        Ok(self.rest.is_empty())
-    }
-
-    /// The socket takes more: writes what waits. Whether all of it went.
-    pub(super) fn resume(&mut self, round: u32) -> Result<bool, Gone> {
-        self.blocked = false;
-        if self.rest.is_empty() {
-            return Ok(true);
-        }
-        let rest = std::mem::take(&mut self.rest);
-        let written = self.write(&rest, round)?;
-        if written < rest.len() {
-            self.rest = rest;
-            self.rest.drain(..written);
-        }
-        Ok(self.rest.is_empty())
-    }
-
-    /// Takes what the client says and drops it; it has gone when it says that it is done.
-    pub(super) fn listen(&mut self) -> Result<(), Gone> {
-        let mut noise = [0; NOISE_BYTES];
-        for _ in 0..NOISE_READS_MAX {
-            match self.socket.read(&mut noise) {
-                Ok(0) => return Err(Gone),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Gone),
-            }
-        }
-        Err(Gone)
-    }
-
-    /// Whether it is between two frames, so that words can be said.
-    pub(super) fn between_frames(&self, live_end: u64) -> bool {
-        self.rest.is_empty()
-            && !self.blocked
-            && match self.at {
-                At::Live(at) => at == live_end,
-                At::Behind(cursor) => cursor.part.is_none(),
-            }
-    }
+/// A reader, and the line that it shares with others of the same WebSocket.
+pub(super) fn find(streams: &mut Slab<Open>, member: Member) -> Option<(&mut Line, &mut Reader)> {
+    let open = streams.get_mut(member.stream as usize)?;
+    let reader = match &mut open.kind {
+        Kind::Stream { reader, .. } => reader,
+        Kind::Talk(talk) => talk.readers.get_mut(member.reader as usize)?,
+    };
+    Some((&mut open.line, reader))
 }

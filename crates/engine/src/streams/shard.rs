@@ -6,8 +6,9 @@
 mod admit;
 mod catch_up;
 mod following;
-mod inbox;
+pub(super) mod inbox;
 mod rounds;
+mod talking;
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +25,9 @@ use tidings_log::{Store, Tenant};
 use super::frames::{Cursor, Place};
 use super::group::{Groups, Page, Wish, number};
 use super::guest::{Ending, Guest};
-use super::open::{At, Gone, Open};
+use super::line::Gone;
+use super::open::{At, Kind, Member, Open};
+use super::{sse, websocket};
 use catch_up::Reads;
 use following::Followed;
 use inbox::{Inbox, Order, Ring};
@@ -33,6 +36,8 @@ use inbox::{Inbox, Order, Ring};
 const WAKER: Token = Token(usize::MAX);
 /// Events of sockets taken at once.
 const EVENTS: usize = 1024;
+/// What is read from a WebSocket at a time.
+const ROOM_BYTES: usize = 16 * 1024;
 
 /// The clocks and the dice of the shell.
 #[derive(Clone, Copy)]
@@ -57,10 +62,16 @@ pub struct Shard {
     /// Tenants with events that were not put to the groups yet.
     news: VecDeque<Tenant>,
     reads: Reads,
-    /// Streams that are behind and can go on.
-    behind: VecDeque<u32>,
+    /// Readers that are behind and can go on.
+    behind: VecDeque<Member>,
     /// Streams whose peer has gone.
     gone: Vec<u32>,
+    /// WebSockets that have more to say.
+    talkers: VecDeque<u32>,
+    /// Of the newest WebSocket.
+    serial: u64,
+    /// Where is read to.
+    room: Vec<u8>,
     round: u32,
     next_round: Instant,
     draining: bool,
@@ -100,6 +111,9 @@ impl Shard {
             reads: Reads::default(),
             behind: VecDeque::new(),
             gone: Vec::new(),
+            talkers: VecDeque::new(),
+            serial: 0,
+            room: vec![0; ROOM_BYTES],
             round: 0,
             next_round: (env.monotonic)(),
             draining: false,
@@ -131,6 +145,7 @@ impl Shard {
                 self.news.push_back(tenant);
             }
             self.catch_up();
+            self.hear_more();
             self.rounds();
             self.bury();
         }
@@ -138,7 +153,11 @@ impl Shard {
 
     /// How long nothing is to be done; `None`: until something happens.
     fn wait(&self) -> Option<Duration> {
-        if !self.news.is_empty() || !self.behind.is_empty() || self.reads.has_room_for_more() {
+        if !self.news.is_empty()
+            || !self.behind.is_empty()
+            || !self.talkers.is_empty()
+            || self.reads.has_room_for_more()
+        {
             return Some(Duration::ZERO);
         }
         let idle = self.streams.is_empty();
@@ -147,18 +166,47 @@ impl Shard {
 
     /// A socket has something to say, or takes more.
     fn heard(&mut self, token: usize, readable: bool, writable: bool) {
-        let Some(stream) = self.streams.get_mut(token) else { return };
-        let heard = if readable { stream.listen() } else { Ok(()) };
-        let resumed = if writable && stream.blocked {
-            stream.resume(self.round).map(|all| all && !stream.reading)
-        } else {
-            Ok(false)
-        };
-        match heard.and(resumed) {
-            Ok(true) if stream.leaving => self.gone.push(number(token)),
-            Ok(true) => self.behind.push_back(number(token)),
-            Ok(false) => {}
-            Err(Gone) => self.gone.push(number(token)),
+        let Some(open) = self.streams.get_mut(token) else { return };
+        if readable {
+            match &mut open.kind {
+                Kind::Stream { .. } => {
+                    if let Err(Gone) = open.line.ignore() {
+                        return self.gone.push(number(token));
+                    }
+                }
+                Kind::Talk(_) => self.hear(number(token)),
+            }
+        }
+        let Some(open) = self.streams.get_mut(token) else { return };
+        if writable && open.line.blocked {
+            match open.line.resume(self.round) {
+                Ok(true) => self.resumed(number(token)),
+                Ok(false) => {}
+                Err(Gone) => self.gone.push(number(token)),
+            }
+        }
+    }
+
+    /// A socket has taken all words, and takes more.
+    fn resumed(&mut self, token: u32) {
+        let Some(open) = self.streams.get_mut(token as usize) else { return };
+        if open.line.leaving {
+            return self.left(token);
+        }
+        let members = open.members(token);
+        self.behind.extend(members.into_iter().map(|(member, _)| member));
+        self.all_said(token);
+    }
+
+    /// The last words are said.
+    fn left(&mut self, token: u32) {
+        match self.streams.get(token as usize).map(|open| &open.kind) {
+            // Its client closes too, or has a moment for it: what it still says would break off what it was told.
+            Some(Kind::Talk(_)) => {
+                self.streams[token as usize].line.finish();
+                self.talkers.push_back(token);
+            }
+            _ => self.gone.push(token),
         }
     }
 
@@ -167,6 +215,7 @@ impl Shard {
         for order in self.inbox.orders() {
             match order {
                 Order::Admit(guest) => self.admit(*guest),
+                Order::Word { stream, serial, word } => self.tell(stream, serial, word),
                 Order::Drain => self.drain(),
                 Order::Stop => return false,
             }
@@ -182,35 +231,57 @@ impl Shard {
 
     /// Ends a stream, with its last words: at once between two frames, else when the socket has taken the rest of one.
     fn end(&mut self, token: u32, ending: Ending, spread_ms: u64) {
-        let Some(stream) = self.streams.get_mut(token as usize) else { return };
-        let Some(group) = self.groups.get(stream.group) else { return };
-        if stream.leaving {
-            return;
-        }
-        let mut random = [0; 8];
-        (self.env.random)(&mut random);
-        let retry_ms = ending.stay_away_ms() + u64::from_be_bytes(random) % spread_ms.max(1);
-        let words = super::sse::closing(ending, retry_ms);
+        let retry_ms = ending.stay_away_ms() + self.chance() % spread_ms.max(1);
+        let Some(open) = self.streams.get_mut(token as usize).filter(|open| !open.line.leaving) else { return };
+        let Kind::Stream { reader, .. } = &open.kind else {
+            return self.leave(token, &[], &websocket::closing(ending, retry_ms));
+        };
+        let Some(group) = self.groups.get(reader.group) else { return };
         // Without the rest of a frame that it has in part nothing can be said: it ends, and comes back for the frame.
-        let rest = match stream.at {
+        let rest = match reader.at {
             At::Live(at) => Some(group.frames.rest_of_frame(at).to_vec()),
             At::Behind(cursor) => rest_of_frame(&*self.store, &group.wish, cursor),
         };
-        let done = rest.is_none_or(|rest| stream.leave(&rest, words.as_bytes(), self.round).unwrap_or(true));
-        if done {
-            self.gone.push(token);
+        match rest {
+            Some(rest) => self.leave(token, &rest, sse::closing(ending, retry_ms).as_bytes()),
+            None => self.gone.push(token),
         }
+    }
+
+    /// Ends a line with these words.
+    fn leave(&mut self, token: u32, rest: &[u8], words: &[u8]) {
+        let Some(open) = self.streams.get_mut(token as usize).filter(|open| !open.line.leaving) else { return };
+        match open.line.leave(rest, words, self.round) {
+            Ok(true) => self.left(token),
+            Ok(false) => {}
+            Err(Gone) => self.gone.push(token),
+        }
+    }
+
+    fn chance(&self) -> u64 {
+        let mut random = [0; 8];
+        (self.env.random)(&mut random);
+        u64::from_be_bytes(random)
     }
 
     /// Closes what has gone.
     fn bury(&mut self) {
         while let Some(token) = self.gone.pop() {
-            let Some(mut stream) = self.streams.try_remove(token as usize) else { continue };
+            let Some(mut open) = self.streams.try_remove(token as usize) else { continue };
             // What the kernel still has to send it sends after the close.
-            let _ = self.poll.registry().deregister(stream.socket());
-            if let Some(wish) = self.groups.leave(stream.group, token) {
-                self.unfollow(wish.tenant, stream.group);
+            let _ = self.poll.registry().deregister(open.line.socket());
+            for (member, group) in open.members(token) {
+                self.part(member, group);
             }
+        }
+    }
+}
+
+impl Shard {
+    /// A reader follows a group no more.
+    fn part(&mut self, member: Member, group: u32) {
+        if let Some(wish) = self.groups.leave(group, member) {
+            self.unfollow(wish.tenant, group);
         }
     }
 }

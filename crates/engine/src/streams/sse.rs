@@ -7,8 +7,8 @@ use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::Record;
 
-use super::feed::Resume;
 use super::guest::Ending;
+use super::resume::Resume;
 
 /// Appends the frame of one event: its id is the offset, its data one line of JSON.
 ///
@@ -30,7 +30,7 @@ pub fn event(out: &mut Vec<u8>, event: &Record<'_>, named: bool) {
     out.extend_from_slice(b"\n\n");
 }
 
-fn number(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn number(out: &mut Vec<u8>, mut number: u64) {
     let from = out.len();
     loop {
         out.push(b'0' + u8::try_from(number % 10).unwrap_or(0));

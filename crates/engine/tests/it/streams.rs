@@ -13,7 +13,7 @@ use tidings_core::filter::{Filter, TypePattern};
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
-use tidings_engine::streams::guest::{Guest, Pass, Style};
+use tidings_engine::streams::guest::{Guest, Pass, Style, Wants};
 use tidings_engine::streams::{Env, Streams};
 use tidings_log::memory::{MemoryDisk, MemoryStore};
 use tidings_log::store::{Append, Prepared};
@@ -75,10 +75,7 @@ impl Rig {
             socket: TcpStream::from(OwnedFd::from(theirs)),
             greeting: b"hello\n\n".to_vec(),
             tenant: self.tenant,
-            filter,
-            cursor: Offset(after),
-            style: Style::default(),
-            replays: true,
+            wants: Wants::Stream { filter, cursor: Offset(after), style: Style::default(), replays: true },
             pass: Box::new(pass),
         });
         ours

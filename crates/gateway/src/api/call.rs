@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use parking_lot::Mutex;
@@ -58,8 +59,7 @@ pub(crate) fn admit(
         (Access::Needs(scope), None) => {
             let principal = authenticate(&app, trusted, &parts.headers)?;
             if !principal.may(scope) {
-                let detail = format!("this takes a key with scope `{scope}`: {}", scope.meaning());
-                return Err(Problem::new(&kinds::FORBIDDEN, detail).with("scope", scope.as_str()));
+                return Err(Problem::lacks(scope));
             }
             principal
         }
@@ -104,11 +104,7 @@ fn own_page(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
         let detail = "a development server answers to localhost and loopback addresses: use one of them in the URL";
         return Err(Problem::new(&kinds::FORBIDDEN, detail));
     }
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let same = origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, of)| of == host));
-    if same || app.settings.origins.of(headers).is_some() {
-        return Ok(());
-    }
+    let Err(origin) = app.settings.origins.check(headers) else { return Ok(()) };
     let detail = "a development server takes nothing from pages of other origins: name this one in `cors.origins`";
     Err(Problem::new(&kinds::FORBIDDEN, detail).with("origin", String::from_utf8_lossy(origin.as_bytes())))
 }
@@ -156,6 +152,20 @@ fn query(route: &Route, text: &str) -> Result<Vec<(Cow<'static, str>, String)>, 
 }
 
 impl Call {
+    /// A call of the same caller with another body and no headers: what a message of a WebSocket asks for.
+    pub(crate) fn another(&self, body: Bytes) -> Self {
+        Self {
+            app: Arc::clone(&self.app),
+            principal: self.principal.clone(),
+            tenant: self.tenant.clone(),
+            ticket: self.ticket.clone(),
+            parts: Request::new(()).into_parts().0,
+            body: Mutex::new(Body::from(body)),
+            path: self.path,
+            query: Vec::new(),
+        }
+    }
+
     /// A query parameter; an empty one counts as left out.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().find(|(known, _)| known == name);

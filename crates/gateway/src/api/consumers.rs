@@ -179,7 +179,12 @@ fn shown(call: &Call, record: &Record) -> http::Response<axum::body::Body> {
 
 /// The consumer that the path names, if the caller may know of it.
 fn find(call: &Call) -> Result<(Arc<Record>, Arc<Queue>), Problem> {
-    let found = call.app.consumers.get(&call.tenant, &call.path_value()?);
+    named(call, &call.path_value()?)
+}
+
+/// The consumer of this name, if the caller may know of it.
+pub(crate) fn named(call: &Call, name: &str) -> Result<(Arc<Record>, Arc<Queue>), Problem> {
+    let found = call.app.consumers.get(&call.tenant, name);
     let found = found.filter(|(record, _)| call.principal.reaches(record.confined.as_deref()));
     found.ok_or_else(|| Problem::not_found("consumer; `PUT /consumers/{name}` makes one"))
 }

@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    ORIGIN, VARY,
+    HOST, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
@@ -30,6 +30,14 @@ impl Origins {
     pub(crate) fn of(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         self.0.contains(origin).then(|| origin.clone())
+    }
+
+    /// The origin of a request, unless it comes from no page, from one of the server's own, or from one that may.
+    pub(crate) fn check<'a>(&self, headers: &'a HeaderMap) -> Result<(), &'a HeaderValue> {
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let own = origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, of)| of == host));
+        if own || self.0.contains(origin) { Ok(()) } else { Err(origin) }
     }
 
     /// Lets `origin` read an answer, with credentials. Whoever keeps answers is told that they differ by origin.

@@ -79,6 +79,12 @@ pub(crate) const UNSUPPORTED_MEDIA_TYPE: Kind = kind(
     "The body has a form that this path does not take",
     include_str!("../../../../docs/errors/unsupported-media-type.md"),
 );
+pub(crate) const UPGRADE_REQUIRED: Kind = kind(
+    "upgrade-required",
+    StatusCode::UPGRADE_REQUIRED,
+    "This path speaks WebSocket",
+    include_str!("../../../../docs/errors/upgrade-required.md"),
+);
 pub(crate) const REQUEST_TIMEOUT: Kind = kind(
     "request-timeout",
     StatusCode::REQUEST_TIMEOUT,
@@ -188,6 +194,7 @@ pub(crate) const ALL: &[&Kind] = &[
     &INVALID_HEADER,
     &PAYLOAD_TOO_LARGE,
     &UNSUPPORTED_MEDIA_TYPE,
+    &UPGRADE_REQUIRED,
     &REQUEST_TIMEOUT,
     &UNAUTHORIZED,
     &INVALID_TICKET,

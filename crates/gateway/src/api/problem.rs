@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value};
+use tidings_core::key::Scope;
 use tidings_core::problem::{Rule, Violation};
 use tidings_log::{CommitError, Refusal, Unavailable};
 
@@ -40,7 +41,7 @@ impl Problem {
         self
     }
 
-    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
@@ -53,6 +54,12 @@ impl Problem {
     pub(crate) fn unauthorized() -> Self {
         let detail = "send a valid API key as `Authorization: Bearer tdg_…`; keys are made with `tidings keys create`";
         Self::new(&kinds::UNAUTHORIZED, detail).header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// The key has not the scope that this takes.
+    pub(crate) fn lacks(scope: Scope) -> Self {
+        let detail = format!("this takes a key with scope `{scope}`: {}", scope.meaning());
+        Self::new(&kinds::FORBIDDEN, detail).with("scope", scope.as_str())
     }
 
     /// There is no such thing, or it belongs to somebody else: the answer is the same.
@@ -89,17 +96,28 @@ impl Problem {
         self
     }
 
-    pub(crate) fn into_response(self) -> Response<Body> {
+    /// When it is worth while to try again, in milliseconds.
+    pub(crate) fn retry_after_millis(&self) -> Option<u64> {
+        let (_, seconds) = self.headers.iter().find(|(name, _)| *name == RETRY_AFTER)?;
+        Some(seconds.to_str().ok()?.parse::<u64>().ok()? * 1_000)
+    }
+
+    pub(crate) fn into_json(self) -> Value {
         let mut body = Map::new();
         body.insert("type".into(), format!("{PAGES}{}", self.kind.slug).into());
         body.insert("title".into(), self.kind.title.into());
         body.insert("status".into(), self.kind.status.as_u16().into());
         body.insert("detail".into(), self.detail.into());
         body.extend(*self.members);
-        let mut response = Response::new(Body::from(Value::Object(body).to_string()));
-        *response.status_mut() = self.kind.status;
+        Value::Object(body)
+    }
+
+    pub(crate) fn into_response(mut self) -> Response<Body> {
+        let (status, headers) = (self.status(), std::mem::take(&mut self.headers));
+        let mut response = Response::new(Body::from(self.into_json().to_string()));
+        *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(headers);
         response
     }
 }

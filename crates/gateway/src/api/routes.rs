@@ -16,7 +16,7 @@ use super::unread;
 use super::webhooks::{deliveries, orders, replays, secrets};
 use super::{
     audit, consumers, dead_letters, errors, events, health, keys, metrics, openapi, publish, quarantine, stream,
-    tickets, webhooks,
+    tickets, webhooks, websocket,
 };
 use crate::app::App;
 use crate::clock;
@@ -79,6 +79,7 @@ pub(crate) fn all() -> Vec<Route> {
         route(&post, "/events", Needs(EventsWrite), &[], |call| Box::pin(publish::publish(call))),
         route(&get, "/events", Needs(EventsRead), EVENT_FILTER, |call| Box::pin(events::list(call))),
         route(&get, "/events/stream", Needs(StreamsRead), STREAM, |call| Box::pin(stream::open(call))),
+        route(&get, "/events/ws", Needs(StreamsRead), &[tickets::PARAMETER], |call| Box::pin(websocket::open(call))),
         route(&post, "/stream-tickets", Needs(StreamsRead), &[], |call| Box::pin(tickets::create(call))),
         route(&get, "/events/{eventId}", Needs(EventsRead), &[], |call| Box::pin(events::one(call))),
         route(&get, "/events/{eventId}/deliveries", Needs(EventsRead), PAGE, |call| Box::pin(events::deliveries(call))),

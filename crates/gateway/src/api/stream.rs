@@ -9,20 +9,23 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response};
+use serde_json::Value;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_engine::streams::feed::{Resume, resume};
-use tidings_engine::streams::guest::{Ending, Guest, Style};
+use tidings_engine::streams::guest::{Ending, Guest, Pass, Style, Wants};
+use tidings_engine::streams::resume::{Resume, resume};
 use tidings_engine::streams::{RETRY_MS, RETRY_SPREAD_MS, sse};
 use tidings_log::Tenant;
 
 use self::wire::{Peer, Wire};
+use super::body;
 use super::call::Call;
 use super::page::{self, whole_number};
 use super::problem::{Problem, internal};
 use super::routes::Answer;
 use super::tickets;
 use crate::clock;
+use crate::control::tickets::Turn;
 
 const LAST_EVENT_ID_BYTES_MAX: usize = 256;
 
@@ -57,19 +60,27 @@ pub(crate) async fn open(call: Call) -> Answer {
     let (socket, greeting, answer, occupied) = if let Some((socket, occupied)) = wire {
         (socket, [&wire::head(&answer, None)[..], hello.as_bytes()].concat(), answer, Some(occupied))
     } else {
-        let (socket, body) = wire::pair().map_err(|error| internal(&error))?;
+        let (socket, body) = wire::body().map_err(|error| internal(&error))?;
         (socket, hello.into_bytes(), response(body), None)
     };
-    let (app, actor, held) = (Arc::clone(&call.app), call.principal.actor, (seat, occupied));
-    let pass = Box::new(move |_| {
-        // What the stream occupies goes with it.
+    let pass = pass(&call, turn, (seat, occupied));
+    let wants = Wants::Stream { filter, cursor, style, replays: resumed.is_some() };
+    call.app.streams.admit(Guest { socket, greeting, tenant, wants, pass });
+    Ok(answer)
+}
+
+/// Whether what a call opened may stay: as long as its key, and its ticket. What is `held` is let go of with it.
+pub(super) fn pass(
+    call: &Call,
+    turn: Option<Turn>,
+    held: impl Send + 'static,
+) -> Box<dyn Fn(Timestamp) -> Pass + Send> {
+    let (app, actor) = (Arc::clone(&call.app), call.principal.actor.clone());
+    Box::new(move |_| {
         let _ = &held;
         let key = app.keys.pass(&actor);
         turn.as_ref().map_or(key, |turn| turn.pass(key))
-    });
-    let replays = resumed.is_some();
-    call.app.streams.admit(Guest { socket, greeting, tenant, filter, cursor, style, replays, pass });
-    Ok(answer)
+    })
 }
 
 fn style(call: &Call) -> Result<Style, Problem> {
@@ -99,11 +110,28 @@ fn flag(call: &Call, name: &str) -> Result<bool, Problem> {
 }
 
 /// Where a client wants to begin.
-enum Position {
+pub(super) enum Position {
     Latest,
     Earliest,
     After(Offset),
     Since(Timestamp),
+}
+
+impl Position {
+    /// Reads what a message says; nothing is the latest.
+    pub(super) fn read(from: &Value) -> Result<Self, Problem> {
+        let position = match from {
+            Value::Null => Some(Self::Latest),
+            Value::Number(number) => number.as_u64().map(|offset| Self::After(Offset(offset))),
+            Value::String(text) => match text.as_str() {
+                "latest" => Some(Self::Latest),
+                "earliest" => Some(Self::Earliest),
+                text => Timestamp::parse_rfc3339(text).map(Self::Since),
+            },
+            _ => None,
+        };
+        position.ok_or_else(|| body::invalid("/from: latest, earliest, an offset, or a time (RFC 3339)"))
+    }
 }
 
 /// `Last-Event-ID`, then `lastEventId`, then `from`. An id that is not ours counts as none: a client keeps what
@@ -134,7 +162,11 @@ fn position(call: &Call) -> Result<Position, Problem> {
 }
 
 /// The cursor to begin after, and whether anything is replayed.
-async fn start(call: &Call, tenant: Tenant, position: Position) -> Result<(Offset, Option<Resume>), Problem> {
+pub(super) async fn start(
+    call: &Call,
+    tenant: Tenant,
+    position: Position,
+) -> Result<(Offset, Option<Resume>), Problem> {
     let store = &call.app.store;
     let extent = store.extent(tenant);
     Ok(match position {
@@ -152,6 +184,7 @@ async fn start(call: &Call, tenant: Tenant, position: Position) -> Result<(Offse
     })
 }
 
-fn spread(base: u64) -> u64 {
+/// A time to stay away, in milliseconds: `base` and a part of the spread.
+pub(super) fn spread(base: u64) -> u64 {
     base + u64::from_be_bytes(clock::random()) % RETRY_SPREAD_MS
 }

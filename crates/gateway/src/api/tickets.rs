@@ -69,6 +69,7 @@ pub(crate) async fn create(mut call: Call) -> Answer {
     let shown = json!({
         "ticket": ticket,
         "url": format!("/events/stream?{PARAMETER}={ticket}"),
+        "socketUrl": format!("/events/ws?{PARAMETER}={ticket}"),
         "firstUseBy": now.plus(ttl),
         "expiresAt": expires_at,
     });

@@ -1,7 +1,7 @@
-//! The front door: streams leave HTTP early.
+//! The front door: streams and WebSockets leave HTTP early.
 //!
-//! The first request of a connection is looked at before anybody takes it. One for `/events/stream` is read here, admitted
-//! as any other, and its socket goes to a shard of streams; for all others nothing was taken and HTTP begins as always.
+//! The first request of a connection is looked at before anybody takes it. One for `/events/stream` or `/events/ws` is read
+//! here, admitted as any other, and its socket goes to a shard of streams; for all others nothing was taken and HTTP begins as always.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,9 @@ use super::listen::{HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX};
 use crate::api::stream::wire::{Occupied, Peer, Wire, head};
 
 /// How a request begins that is for here; a blank or a question mark follows.
-const ASKED: &[u8] = b"GET /events/stream";
+const ASKED: [&[u8]; 2] = [b"GET /events/stream", b"GET /events/ws"];
+/// The longest of these.
+const ASKED_BYTES_MAX: usize = ASKED[0].len();
 /// A request that comes in crumbs is looked at again after this time.
 const CRUMBS: Duration = Duration::from_millis(2);
 /// How long a client may take to read a refusal.
@@ -52,18 +54,26 @@ pub(super) async fn enter(stream: TcpStream, peer: IpAddr, occupied: Occupied, r
 
 /// Whether the first request is for here; `None` if there is none.
 async fn is_for_streams(stream: &TcpStream) -> Option<bool> {
-    let mut first = [0; ASKED.len() + 1];
+    let mut first = [0; ASKED_BYTES_MAX + 1];
     loop {
         let length = stream.peek(&mut first).await.ok().filter(|length| *length > 0)?;
-        let known = length.min(ASKED.len());
-        if first[..known] != ASKED[..known] {
-            return Some(false);
-        }
-        if length == first.len() {
-            return Some(matches!(first[ASKED.len()], b' ' | b'?'));
+        if let Some(found) = is_asked(&first[..length]) {
+            return Some(found);
         }
         sleep(CRUMBS).await;
     }
+}
+
+/// Whether a request that begins so is for here; `None` if more has to come.
+fn is_asked(first: &[u8]) -> Option<bool> {
+    let mut may_be = false;
+    for asked in ASKED {
+        match first.strip_prefix(asked) {
+            Some([next, ..]) => return Some(matches!(next, b' ' | b'?')),
+            _ => may_be |= asked.starts_with(first),
+        }
+    }
+    (!may_be).then_some(false)
 }
 
 /// Reads the head of a request; `None` if it is none, or too large.
@@ -126,6 +136,25 @@ async fn open(stream: TcpStream, mut request: Request<Body>, peer: IpAddr, occup
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_for_here_by_its_whole_path() {
+        for (text, expected) in [
+            ("GET /events/stream?", Some(true)),
+            ("GET /events/stream ", Some(true)),
+            ("GET /events/streams", Some(false)),
+            ("GET /events/stream", None),
+            ("GET /events/ws HTTP", Some(true)),
+            ("GET /events/ws?ticket=x", Some(true)),
+            ("GET /events/wsx", Some(false)),
+            ("GET /events/ws", None),
+            ("GET /events/", None),
+            ("GET /events?", Some(false)),
+            ("POST", Some(false)),
+        ] {
+            assert_eq!(is_asked(text.as_bytes()), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_head_is_a_request_once_it_is_whole() {

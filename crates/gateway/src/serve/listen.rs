@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::door::{self, Entrance};
-use crate::api::stream::wire::{Occupied, Peer};
+use crate::api::stream::wire::{Afterwards, Occupied, Peer};
 use crate::app::Phase;
 use crate::config::Settings;
 
@@ -192,25 +192,28 @@ async fn connection(arrival: Arrival, router: Router, mut phase: watch::Receiver
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
     let Entrance::Http(stream, _occupied) = entrance else { return };
-    let service = Known { router: TowerToHyperService::new(router), peer };
+    let afterwards = Afterwards::default();
+    let service = Known { router: TowerToHyperService::new(router), peer, afterwards: afterwards.clone() };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let mut leaving = false;
     loop {
         tokio::select! {
             // How a connection ends is the client's business; what matters was answered or refused.
-            _ = connection.as_mut() => return,
+            _ = connection.as_mut() => break,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !leaving => {
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
             }
         }
     }
+    afterwards.run().await;
 }
 
 /// Serves a connection over TLS, by HTTP/2 if the client speaks it.
@@ -237,25 +240,28 @@ async fn encrypted(
         .max_header_list_size(HEAD_LIST_BYTES_MAX)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
-    let service = Known { router: TowerToHyperService::new(router), peer };
-    let connection = server.serve_connection(TokioIo::new(stream), service);
+    let afterwards = Afterwards::default();
+    let service = Known { router: TowerToHyperService::new(router), peer, afterwards: afterwards.clone() };
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut leaving = false;
     loop {
         tokio::select! {
-            _ = connection.as_mut() => return,
+            _ = connection.as_mut() => break,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !leaving => {
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
             }
         }
     }
+    afterwards.run().await;
 }
 
 /// The API for a known peer.
 struct Known {
     router: TowerToHyperService<Router>,
     peer: IpAddr,
+    afterwards: Afterwards,
 }
 
 impl Service<Request<Incoming>> for Known {
@@ -265,6 +271,7 @@ impl Service<Request<Incoming>> for Known {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(Peer(self.peer));
+        request.extensions_mut().insert(self.afterwards.clone());
         self.router.call(request)
     }
 }

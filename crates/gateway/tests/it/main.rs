@@ -16,3 +16,4 @@ mod stream;
 mod support;
 mod tickets;
 mod webhook;
+mod websocket;

@@ -11,11 +11,12 @@ use tidings_log::{Framed, Pending, Query, Unavailable};
 
 use super::Shard;
 use super::inbox::Ring;
+use crate::streams::RETRY_SPREAD_MS;
 use crate::streams::frames::{Cursor, Place};
 use crate::streams::group::{PAGE_BYTES_MAX, Page, Wish, number};
 use crate::streams::guest::Ending;
-use crate::streams::open::{At, Gone};
-use crate::streams::{RETRY_SPREAD_MS, sse};
+use crate::streams::line::Gone;
+use crate::streams::open::{At, Member, find};
 
 /// Reads from disk under way; more wait.
 const READS_MAX: usize = 4;
@@ -28,8 +29,8 @@ const TURN_STREAMS_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Reads {
     under_way: Slab<UnderWay>,
-    /// Streams that wait until fewer are.
-    waiting: VecDeque<u32>,
+    /// Readers that wait until fewer are.
+    waiting: VecDeque<Member>,
 }
 
 struct UnderWay {
@@ -38,11 +39,11 @@ struct UnderWay {
     wish: Arc<Wish>,
     after: Offset,
     page: Pending<Result<Framed, Unavailable>>,
-    /// Streams that need it.
-    askers: Vec<u32>,
+    /// Readers that need it.
+    askers: Vec<Member>,
 }
 
-/// What became of one step of a stream that is behind.
+/// What became of one step of a reader that is behind.
 enum Step {
     /// It can go on at once.
     On,
@@ -74,64 +75,59 @@ impl Shard {
     /// One page for each of those who can go on.
     pub(super) fn catch_up(&mut self) {
         for _ in self.reads.under_way.len()..READS_MAX {
-            let Some(token) = self.reads.waiting.pop_front() else { break };
-            if let Some(stream) = self.streams.get_mut(token as usize) {
-                stream.reading = false;
-                self.behind.push_back(token);
+            let Some(member) = self.reads.waiting.pop_front() else { break };
+            if let Some((_, reader)) = find(&mut self.streams, member) {
+                reader.reading = false;
+                self.behind.push_back(member);
             }
         }
         for _ in 0..self.behind.len().min(TURN_STREAMS_MAX) {
-            let Some(token) = self.behind.pop_front() else { return };
-            match self.step(token) {
-                Step::On => self.behind.push_back(token),
+            let Some(member) = self.behind.pop_front() else { return };
+            match self.step(member) {
+                Step::On => self.behind.push_back(member),
                 Step::Rests => {}
-                Step::Gone => self.gone.push(token),
+                Step::Gone => self.gone.push(member.stream),
             }
         }
     }
 
-    fn step(&mut self, token: u32) -> Step {
-        let Some(stream) = self.streams.get_mut(token as usize) else { return Step::Rests };
-        if stream.blocked || stream.reading || stream.leaving {
+    fn step(&mut self, member: Member) -> Step {
+        let Some((line, reader)) = find(&mut self.streams, member) else { return Step::Rests };
+        if line.blocked || reader.reading || line.leaving {
             return Step::Rests;
         }
-        let Some(group) = self.groups.get(stream.group) else { return Step::Rests };
-        match group.place_of(stream) {
-            Place::At(_) => self.join(token),
+        let Some(group) = self.groups.get(reader.group) else { return Step::Rests };
+        match group.place_of(reader) {
+            Place::At(at) => self.join(member, at),
             Place::Changed => Step::Gone,
             Place::Elsewhere => {
-                let At::Behind(cursor) = stream.at else { return Step::Rests };
-                let number = stream.group;
+                let At::Behind(cursor) = reader.at else { return Step::Rests };
+                let number = reader.group;
                 match group.page(cursor.offset).or_else(|| self.recent(number, cursor.offset)) {
                     Some(page) => {
                         self.read_ahead(number, page.reached);
-                        self.turn_page(token, cursor, &page)
+                        self.turn_page(member, cursor, &page)
                     }
-                    None => self.ask(token, cursor.offset),
+                    None => self.ask(member, cursor.offset),
                 }
             }
         }
     }
 
     /// Goes on in the frames of the group; who has all of them and asked for what has been is told so.
-    fn join(&mut self, token: u32) -> Step {
-        let Some(stream) = self.streams.get_mut(token as usize) else { return Step::Rests };
-        let Some(group) = self.groups.get(stream.group) else { return Step::Rests };
-        let Place::At(at) = group.place_of(stream) else { return Step::On };
-        let at = match stream.write(group.frames.from(at), self.round) {
-            Ok(written) => at + written as u64,
-            Err(Gone) => return Step::Gone,
-        };
-        stream.at = At::Live(at);
+    fn join(&mut self, member: Member, at: u64) -> Step {
+        let Some((line, reader)) = find(&mut self.streams, member) else { return Step::Rests };
+        let Some(group) = self.groups.get(reader.group) else { return Step::Rests };
+        let Ok(at) = line.send(&group.frames, at, self.round) else { return Step::Gone };
+        reader.at = At::Live(at);
         if at < group.frames.end() {
-            group.is_late(token);
+            group.is_late(member, reader);
             return Step::Rests;
         }
-        let tells = std::mem::take(&mut stream.replays);
-        let tenant = group.wish.tenant;
-        if tells {
-            let words = sse::complete(self.seen(tenant));
-            let said = self.streams.get_mut(token as usize).map(|stream| stream.say(words.as_bytes(), self.round));
+        if std::mem::take(&mut reader.replays) {
+            let wish = Arc::clone(&group.wish);
+            let words = wish.framing.complete(self.seen(wish.tenant));
+            let said = find(&mut self.streams, member).map(|(line, _)| line.say(&words, self.round));
             if let Some(Err(Gone)) = said {
                 return Step::Gone;
             }
@@ -139,25 +135,25 @@ impl Shard {
         Step::Rests
     }
 
-    /// Writes what a page has for a stream.
-    fn turn_page(&mut self, token: u32, cursor: Cursor, page: &Page) -> Step {
-        let Some(stream) = self.streams.get_mut(token as usize) else { return Step::Rests };
+    /// Writes what a page has for a reader.
+    fn turn_page(&mut self, member: Member, cursor: Cursor, page: &Page) -> Step {
+        let Some((line, reader)) = find(&mut self.streams, member) else { return Step::Rests };
         let at = match page.frames.resume(cursor) {
             Place::At(at) => at,
             Place::Changed => return Step::Gone,
             Place::Elsewhere => {
                 // The rest of a frame that it has in part comes later.
-                stream.at = At::Behind(Cursor { offset: page.reached, ..cursor });
+                reader.at = At::Behind(Cursor { offset: page.reached, ..cursor });
                 return Step::On;
             }
         };
-        match stream.write(page.frames.from(at), self.round) {
-            Ok(written) if at + written as u64 == page.frames.end() => {
-                stream.at = At::Behind(Cursor::after(page.reached));
+        match line.send(&page.frames, at, self.round) {
+            Ok(at) if at == page.frames.end() => {
+                reader.at = At::Behind(Cursor::after(page.reached));
                 Step::On
             }
-            Ok(written) => {
-                stream.at = At::Behind(page.frames.cursor(at + written as u64));
+            Ok(at) => {
+                reader.at = At::Behind(page.frames.cursor(at));
                 Step::Rests
             }
             Err(Gone) => Step::Gone,
@@ -176,23 +172,23 @@ impl Shard {
     }
 
     /// Has the page after a cursor read from disk.
-    fn ask(&mut self, token: u32, after: Offset) -> Step {
-        let Some(stream) = self.streams.get_mut(token as usize) else { return Step::Rests };
+    fn ask(&mut self, member: Member, after: Offset) -> Step {
+        let Some((_, reader)) = find(&mut self.streams, member) else { return Step::Rests };
         // Before the read begins: one that is answered at once finds who waits.
-        stream.reading = true;
-        let number = stream.group;
+        reader.reading = true;
+        let number = reader.group;
         let Some(wish) = self.groups.get(number).map(|group| Arc::clone(&group.wish)) else { return Step::Rests };
         if let Some(read) = self.reads.of(&wish, after) {
-            read.askers.push(token);
+            read.askers.push(member);
         } else if self.reads.under_way.len() >= READS_MAX {
-            self.reads.waiting.push_back(token);
+            self.reads.waiting.push_back(member);
         } else {
-            self.start_read(number, after, vec![token]);
+            self.start_read(number, after, vec![member]);
         }
         Step::Rests
     }
 
-    fn start_read(&mut self, group: u32, after: Offset, askers: Vec<u32>) {
+    fn start_read(&mut self, group: u32, after: Offset, askers: Vec<Member>) {
         let Some(wish) = self.groups.get(group).map(|group| Arc::clone(&group.wish)) else { return };
         let (seen, is_whole) = (self.seen(wish.tenant), wish.is_whole());
         let through = Some(if is_whole { seen.min(page_end(after)) } else { seen });
@@ -208,8 +204,8 @@ impl Shard {
         let bell = self.inbox.bell(Ring::Read(place));
         let Poll::Ready(answer) = read.page.as_mut().poll(&mut Context::from_waker(&bell)) else { return };
         let UnderWay { group, wish, after, mut askers, .. } = self.reads.under_way.remove(place as usize);
-        askers.retain(|token| {
-            self.streams.get_mut(*token as usize).is_some_and(|stream| std::mem::take(&mut stream.reading))
+        askers.retain(|member| {
+            find(&mut self.streams, *member).is_some_and(|(_, reader)| std::mem::take(&mut reader.reading))
         });
         match answer {
             Ok(framed) => {
@@ -220,8 +216,8 @@ impl Shard {
             }
             Err(error) => {
                 tracing::warn!(%error, "streams end");
-                for token in askers {
-                    self.end(token, Ending::Unavailable, RETRY_SPREAD_MS);
+                for member in askers {
+                    self.end(member.stream, Ending::Unavailable, RETRY_SPREAD_MS);
                 }
             }
         }

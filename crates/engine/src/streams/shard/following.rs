@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::Shard;
 use super::inbox::Ring;
 use crate::interest::Interest;
-use crate::streams::sse;
+use crate::streams::framing::Written;
+use crate::streams::group::Group;
 
 /// Events put to the groups before sockets are written to.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -99,7 +100,7 @@ impl Shard {
             self.skip(tenant);
             return true;
         };
-        let (mut found, mut fresh, mut frames) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+        let (mut found, mut fresh, mut written) = (Vec::new(), Vec::new(), Written::default());
         let mut bytes = 0;
         let mut more = events.len() == BATCH_EVENTS_MAX;
         for event in &events {
@@ -107,17 +108,14 @@ impl Shard {
                 more = true;
                 break;
             }
-            frames.iter_mut().for_each(Vec::clear);
+            written.clear();
+            let record = event.record();
             followed.interest.find(&event.subject, &mut found);
             for number in &found {
                 let Some(group) = self.groups.get(*number) else { continue };
                 // Framed once for all groups that want it so.
-                let frame = &mut frames[usize::from(group.wish.named)];
-                if frame.is_empty() {
-                    sse::event(frame, &event.record(), group.wish.named);
-                    bytes += frame.len();
-                }
-                group.frames.push(event.offset, |out| out.extend_from_slice(frame));
+                let Group { wish, frames, .. } = group;
+                frames.push(event.offset, |out| bytes += written.write(out, &record, &wish.framing));
                 if !group.fresh {
                     group.fresh = true;
                     fresh.push(*number);

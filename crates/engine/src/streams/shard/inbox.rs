@@ -8,10 +8,17 @@ use parking_lot::Mutex;
 use tidings_log::Tenant;
 
 use crate::streams::guest::Guest;
+use crate::streams::voice::Word;
 
 /// What a shard is asked to do.
-pub(super) enum Order {
+pub(in crate::streams) enum Order {
     Admit(Box<Guest>),
+    /// Tell the WebSocket that has this number, if its serial number is this.
+    Word {
+        stream: u32,
+        serial: u64,
+        word: Word,
+    },
     /// End all streams, and those that come.
     Drain,
     /// End the thread.
@@ -28,7 +35,7 @@ pub(super) enum Ring {
 }
 
 /// What other threads tell a shard.
-pub(super) struct Inbox {
+pub(in crate::streams) struct Inbox {
     orders: Mutex<Vec<Order>>,
     rung: Mutex<Vec<Ring>>,
     waker: mio::Waker,
@@ -46,7 +53,7 @@ impl Inbox {
         Self { orders: Mutex::default(), rung: Mutex::default(), waker, woken: AtomicBool::new(false) }
     }
 
-    pub(super) fn order(&self, order: Order) {
+    pub(in crate::streams) fn order(&self, order: Order) {
         self.orders.lock().push(order);
         self.wake();
     }

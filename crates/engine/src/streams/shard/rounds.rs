@@ -10,11 +10,11 @@ use tidings_core::time::Timestamp;
 use super::Shard;
 use crate::streams::group::number;
 use crate::streams::guest::{Ending, Pass};
-use crate::streams::open::{At, Gone};
+use crate::streams::open::{Kind, Member};
 use crate::streams::{RETRY_SPREAD_MS, sse};
 
 /// Rounds of a second.
-const ROUNDS: u32 = 8;
+pub(super) const ROUNDS: u32 = 8;
 const ROUND: Duration = Duration::from_millis(125);
 /// After so long without a word comes a heartbeat.
 const HEARTBEAT: u32 = 15 * ROUNDS;
@@ -48,30 +48,37 @@ impl Shard {
     }
 
     fn look_at(&mut self, token: u32, now: Timestamp) {
-        let Some(stream) = self.streams.get_mut(token as usize) else { return };
-        let quiet = self.round.saturating_sub(stream.wrote);
-        if stream.blocked && quiet >= if stream.leaving { LEAVE } else { STALL } {
+        let Some(open) = self.streams.get_mut(token as usize) else { return };
+        let quiet = self.round.saturating_sub(open.line.wrote);
+        if open.line.leaving {
+            if quiet >= LEAVE {
+                self.gone.push(token);
+            }
+            return;
+        }
+        if open.line.blocked && quiet >= STALL {
             return self.gone.push(token);
         }
-        let until = match stream.pass(now) {
+        let until = match open.pass(now) {
             Pass::Good(until) => until,
             Pass::Over(ending) => return self.end(token, ending, RETRY_SPREAD_MS),
         };
         if until.is_some_and(|until| until <= now) {
             return self.end(token, Ending::Expired, RETRY_SPREAD_MS);
         }
-        if stream.blocked {
+        if open.line.blocked {
             return;
         }
-        let number = stream.group;
+        let Kind::Stream { reader, .. } = &open.kind else { return self.look_at_talk(token, now, until) };
+        let number = reader.group;
         let Some(group) = self.groups.get(number) else { return };
-        if group.is_first(token) && !group.fresh {
+        if group.is_first(Member::only(token)) && !group.fresh {
             group.tidy(number, &mut self.streams);
         }
         let words = self.words(token, quiet, until.filter(|until| *until <= now.plus(WARNING)));
-        if let Some(stream) = self.streams.get_mut(token as usize)
+        if let Some(open) = self.streams.get_mut(token as usize)
             && !words.is_empty()
-            && let Err(Gone) = stream.say(words.as_bytes(), self.round)
+            && open.line.say(words.as_bytes(), self.round).is_err()
         {
             self.gone.push(token);
         }
@@ -79,19 +86,20 @@ impl Shard {
 
     /// What is to be said to a stream that is live and has all there is.
     fn words(&mut self, token: u32, quiet: u32, expires: Option<Timestamp>) -> String {
-        let Some(stream) = self.streams.get_mut(token as usize) else { return String::new() };
-        let Some(group) = self.groups.get(stream.group) else { return String::new() };
-        if !matches!(stream.at, At::Live(_)) || !stream.between_frames(group.frames.end()) {
+        let Some(open) = self.streams.get_mut(token as usize) else { return String::new() };
+        let Kind::Stream { reader, ping } = &open.kind else { return String::new() };
+        let Some(group) = self.groups.get(reader.group) else { return String::new() };
+        if !open.line.is_clear() || !reader.has_all(group.frames.end()) {
             return String::new();
         }
-        if let Some(at) = expires.filter(|_| !stream.warned) {
-            stream.warned = true;
+        if let Some(at) = expires.filter(|_| !open.warned) {
+            open.warned = true;
             return sse::expiring(at);
         }
         if quiet < HEARTBEAT {
             return String::new();
         }
-        let ping = if stream.ping { sse::PING } else { "" };
+        let ping = if *ping { sse::PING } else { "" };
         let (whole, tenant) = (group.wish.is_whole(), group.wish.tenant);
         sse::keepalive((!whole).then(|| self.seen(tenant))) + ping
     }

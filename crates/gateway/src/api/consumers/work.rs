@@ -23,7 +23,7 @@ use crate::control::consumers::{ACK_WAIT_MAX, ACK_WAIT_MIN};
 pub(crate) const FETCH_MAX: usize = 500;
 const FETCH_DEFAULT: usize = 100;
 /// The longest that a fetch waits.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
 const TOKENS_MAX: usize = 1_000;
 
 #[derive(Default, Deserialize)]
@@ -113,7 +113,7 @@ pub(crate) async fn ack(mut call: Call) -> Answer {
     Ok(told("acked", tokens.len() - stale.len(), &stale))
 }
 
-fn parsed(queue: &Queue, tokens: &[Box<str>]) -> Result<Vec<Token>, Problem> {
+pub(crate) fn parsed(queue: &Queue, tokens: &[Box<str>]) -> Result<Vec<Token>, Problem> {
     if tokens.is_empty() || tokens.len() > TOKENS_MAX {
         return Err(body::invalid(format!("/tokens: 1 to {TOKENS_MAX} of them")));
     }
@@ -147,16 +147,27 @@ struct Nack {
 pub(crate) async fn nack(mut call: Call) -> Answer {
     let (record, queue) = find(&call)?;
     let Nack { token, delay, reason } = body::json(&mut call).await?;
-    let token = queue.token(&token).ok_or_else(|| body::invalid("/token: not an `ackToken` of this consumer"))?;
-    let delay = span("/delay", delay.as_deref(), (Duration::ZERO, RETRY_AFTER_MAX))?;
-    let reason = reason.unwrap_or_else(|| "refused by a worker".into());
-    body::check_reason(&reason)?;
+    let (token, delay, reason) = refusal(&queue, &token, delay.as_deref(), reason)?;
     let failed = queue.failed(token, reason, delay);
     if failed {
         call.app.consumers.committed(&record).await?;
     }
     let stale: Vec<_> = std::iter::once(&token).filter(|_| !failed).collect();
     Ok(told("nacked", usize::from(failed), &stale))
+}
+
+/// What a worker refuses, when it is to come back if it says so, and why.
+pub(crate) fn refusal(
+    queue: &Queue,
+    token: &str,
+    delay: Option<&str>,
+    reason: Option<Box<str>>,
+) -> Result<(Token, Option<Duration>, Box<str>), Problem> {
+    let token = queue.token(token).ok_or_else(|| body::invalid("/token: not an `ackToken` of this consumer"))?;
+    let delay = span("/delay", delay, (Duration::ZERO, RETRY_AFTER_MAX))?;
+    let reason = reason.unwrap_or_else(|| "refused by a worker".into());
+    body::check_reason(&reason)?;
+    Ok((token, delay, reason))
 }
 
 #[derive(Deserialize)]
@@ -171,8 +182,13 @@ struct Extend {
 pub(crate) async fn extend(mut call: Call) -> Answer {
     let (_, queue) = find(&call)?;
     let Extend { tokens, wait } = body::json(&mut call).await?;
-    let wait = span("/wait", wait.as_deref(), (ACK_WAIT_MIN, ACK_WAIT_MAX))?;
+    let wait = more_time(wait.as_deref())?;
     let tokens = parsed(&queue, &tokens)?;
     let stale: Vec<_> = tokens.iter().filter(|token| queue.extend(**token, wait).is_none()).collect();
     Ok(told("extended", tokens.len() - stale.len(), &stale))
+}
+
+/// How long a worker asks for, if it says so.
+pub(crate) fn more_time(wait: Option<&str>) -> Result<Option<Duration>, Problem> {
+    span("/wait", wait, (ACK_WAIT_MIN, ACK_WAIT_MAX))
 }

@@ -114,9 +114,19 @@ impl Connection {
         self.reader.get_mut().write_all(bytes)
     }
 
+    /// What is read from.
+    pub(crate) fn reader(&mut self) -> &mut BufReader<TcpStream> {
+        &mut self.reader
+    }
+
     /// Reads a whole answer.
     pub(crate) fn answer(&mut self) -> io::Result<Answer> {
-        let mut answer = self.head()?;
+        let head = self.head()?;
+        self.rest_of(head)
+    }
+
+    /// Reads the rest of an answer whose head was read.
+    pub(crate) fn rest_of(&mut self, mut answer: Answer) -> io::Result<Answer> {
         let length = answer.header("content-length").map(|length| length.parse().unwrap());
         match length {
             Some(length) => answer.body = self.bytes(length)?,
