@@ -15,7 +15,7 @@ use tidings_sources::outbox::postgres::install::Roles;
 use tidings_sources::outbox::{Answered, Order, Quarantined, Reader, State};
 use tokio::time::{sleep, timeout};
 
-use crate::rig::{ARRIVAL, Rig, now};
+use crate::rig::{ARRIVAL, Rig, column, now};
 
 /// The server of all tests of this process.
 fn server() -> &'static MariaDb {
@@ -125,6 +125,23 @@ async fn a_backlog_of_mariadb_comes_whole_and_in_order_and_goes_from_the_table()
     rig.start_mysql();
     assert_eq!(numbers(&rig.events(30_100).await), (1..=30_100).collect::<Vec<_>>());
     rig.left(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_table_that_somebody_else_made_stop_nobody() {
+    let mut rig = shop().await;
+    rig.sql(
+        "ALTER TABLE tidings_outbox MODIFY data LONGTEXT, MODIFY event_type VARCHAR(128) NULL, MODIFY version TEXT",
+    )
+    .await;
+    rig.sql("INSERT INTO tidings_outbox (id, event_type, version, data) VALUES (-7, 'order.created', 1, '1')").await;
+    rig.sql("INSERT INTO tidings_outbox (event_type, version, data) VALUES (NULL, 'one', NULL)").await;
+    rig.emit(1, 1).await;
+    rig.start_mysql();
+    let events = rig.events(2).await;
+    assert_eq!(column(&events, "/eventType"), ["order.created", "tidings.source.rejected"]);
+    // Who numbers rows himself says that he wants nothing of the database.
+    rig.left(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,6 +101,8 @@ async fn changes_to_a_table_of_postgresql_are_told() {
     rig.app.batch_execute(&insert).await.unwrap();
     rig.settled().await;
     assert_eq!(rig.all().await.len(), 6);
+    let itself = Watch { table: "\"tidings\".outbox".to_owned(), ..watch.clone() };
+    assert!(postgres::watch::watch(&config, &itself).await.unwrap_err().to_string().contains("itself"));
     // What is printed does the same.
     let script = postgres::watch::script(&config, &watch).await.unwrap();
     rig.app.batch_execute(&format!("RESET ROLE; {script}")).await.unwrap();

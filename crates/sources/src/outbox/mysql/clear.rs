@@ -74,6 +74,11 @@ impl Clearing {
 }
 
 async fn clear(opts: Opts, kept: Option<Conn>, name: Box<str>, marks: Vec<Mark>) -> Result<Cleared, ReadError> {
+    // The server may have closed what was kept.
+    let kept = match kept {
+        Some(mut kept) => within(kept.ping()).await.is_ok().then_some(kept),
+        None => None,
+    };
     let mut connection = match kept {
         Some(connection) => connection,
         None => connect(&opts).await?,

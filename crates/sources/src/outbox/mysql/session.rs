@@ -62,13 +62,19 @@ impl Session {
         // One statement is one snapshot: these rows are there, and this one reads them.
         let sql = format!(
             "(SELECT NULL, name, 0 FROM tidings_outbox_reader WHERE one = 1) UNION ALL
-             (SELECT id, event_id, octet_length(data) FROM tidings_outbox ORDER BY id LIMIT {count})"
+             (SELECT id, event_id, octet_length(data) FROM tidings_outbox WHERE id > 0 ORDER BY id LIMIT {count})"
         );
-        let found: Vec<(Option<u64>, Vec<u8>, u64)> = within(self.connection.query(sql)).await?;
+        let found: Vec<mysql_async::Row> = within(self.connection.query(sql)).await?;
         let (mut heads, mut reader) = (Vec::with_capacity(found.len()), None);
-        for (id, text, bytes) in found {
+        for found in found {
+            let mut values = texts(found);
+            let mut next = || values.next().flatten();
+            let (id, text, bytes) = (next(), next().unwrap_or_default(), next());
             match id {
-                Some(id) => heads.push(Head { mark: Mark::new(id, &text), bytes }),
+                Some(id) => {
+                    let bytes = bytes.as_deref().map_or(0, number);
+                    heads.push(Head { mark: Mark::new(number(&id), &text), bytes });
+                }
                 None => reader = Some(text),
             }
         }
@@ -91,7 +97,7 @@ impl Session {
              FROM tidings_outbox WHERE id IN ({ids}) ORDER BY id"
         );
         let found: Vec<mysql_async::Row> = within(self.connection.query(sql)).await?;
-        Ok(found.into_iter().map(|found| row(found.unwrap())).collect())
+        Ok(found.into_iter().map(row).collect())
     }
 }
 
@@ -123,15 +129,23 @@ pub(super) fn trouble(text: &str) -> ReadError {
     ReadError::Trouble(text.to_owned())
 }
 
-/// The values are texts, as the protocol has them for statements that are not prepared.
-fn row(values: Vec<Value>) -> Row {
-    let mut values = values.into_iter().map(|value| match value {
+/// The values of a row, which are texts where the statement was not prepared. Whatever they are, they do no harm.
+fn texts(found: mysql_async::Row) -> impl Iterator<Item = Option<Vec<u8>>> {
+    found.unwrap().into_iter().map(|value| match value {
         Value::Bytes(bytes) => Some(bytes),
         _ => None,
-    });
+    })
+}
+
+fn number(text: &[u8]) -> u64 {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn row(found: mysql_async::Row) -> Row {
+    let mut values = texts(found);
     let mut bytes = || values.next().flatten();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let number = bytes().map(text).and_then(|text| text.parse().ok()).unwrap_or_default();
+    let number = bytes().as_deref().map(number).unwrap_or_default();
     let event_id = bytes().map(text);
     let event_type = bytes().map(text).unwrap_or_default();
     let version = bytes().map(text).and_then(|text| text.parse().ok());

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Config};
 use super::install::there;
 use super::session::{connect, told};
 use crate::outbox::ReadError;
-use crate::outbox::watch::{Column, Watch, Watched, literal};
+use crate::outbox::watch::{Column, Watch, Watched, itself, literal};
 
 /// What all triggers call.
 const FUNCTIONS: &str = include_str!("watch.sql");
@@ -83,10 +83,13 @@ async fn sql(client: &Client, watch: &Watch) -> Result<String, ReadError> {
     if !there(client).await? {
         return Err(ReadError::Trouble("there is no outbox here: make one with `tidings outbox install`".to_owned()));
     }
+    let name = name(client, &watch.table).await?;
+    if name.starts_with("tidings.") {
+        return Err(ReadError::Trouble(itself(&watch.table)));
+    }
     let found = client.query(COLUMNS, &[&watch.table]).await.map_err(|error| told(&error))?;
     let columns: Vec<_> = found.iter().map(|row| Column { name: row.get(0), in_key: row.get(1) }).collect();
     let key = watch.key_of(&columns)?;
-    let name = name(client, &watch.table).await?;
     let arguments =
         [watch.resource.clone(), json!(key).to_string(), json!(watch.except).to_string()].map(|text| constant(&text));
     Ok(format!(

@@ -31,7 +31,7 @@ pub fn watch(path: &Path, watch: &Watch) -> Result<(), ReadError> {
 /// Watches a table no more; whether it was watched.
 pub fn unwatch(path: &Path, table: &str) -> Result<bool, ReadError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let was = watched_in(&connection)?.iter().any(|watched| watched.table == table);
+    let was = watched_in(&connection)?.iter().any(|watched| watched.table.eq_ignore_ascii_case(table));
     connection.execute_batch(&format!("BEGIN IMMEDIATE;\n{}COMMIT;\n", unwatch_script(table))).map_err(told)?;
     Ok(was)
 }
@@ -48,7 +48,7 @@ pub fn watched(path: &Path) -> Result<Vec<Watched>, ReadError> {
 
 fn watched_in(connection: &Connection) -> Result<Vec<Watched>, ReadError> {
     let sql = "SELECT tbl_name, sql FROM sqlite_schema
-               WHERE type = 'trigger' AND name = ?1 || tbl_name || '_insert' ORDER BY 1";
+               WHERE type = 'trigger' AND name = ?1 || tbl_name || '_insert' COLLATE NOCASE ORDER BY 1";
     let mut statement = connection.prepare(sql).map_err(told)?;
     let found = statement
         .query_map([PREFIX], |row| {
