@@ -6,7 +6,8 @@
 //!   the last counted one is round r + 1. So a thousand failures in a second are one round.
 //! - [`OPEN_AFTER`] failed attempts in a row open the circuit. Then nothing is sent but one probe, `step(r)` after the
 //!   last failure. A success closes it.
-//! - After a success that closed it, and at start, attempts in flight grow by one with each success ([slow start]).
+//! - After a success that closed it, and at start, attempts in flight grow by one with each success ([slow start]). Who is
+//!   not known to answer gets one at a time: thousands that never answer hold one place each.
 //!
 //! [slow start]: Circuit::allowance
 
@@ -21,7 +22,9 @@ use crate::time::Timestamp;
 /// So many failed attempts in a row open the circuit.
 pub const OPEN_AFTER: u32 = 5;
 /// Attempts in flight before anything is known of a subscriber.
-pub const ALLOWANCE_AT_START: usize = 4;
+pub const ALLOWANCE_AT_START: usize = 1;
+/// The same after a restart, to one that answered before it.
+const ALLOWANCE_TRUSTED: usize = 4;
 
 /// How a subscription stands; kept with its progress, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +94,17 @@ impl Status {
             Self::Deactivated { .. } => "deactivated",
         }
     }
+}
+
+/// What is known of a subscriber: whose attempts go first when there is no room for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Repute {
+    /// Its last attempt succeeded.
+    Proven,
+    /// It has failed at nothing yet.
+    New,
+    /// Its last attempt failed.
+    Failing,
 }
 
 /// Failures in a row, and what follows from them.
@@ -166,6 +180,16 @@ impl Circuit {
     /// Takes it that the last attempt succeeded, as the history says: a restart forgets successes.
     pub fn trust(&mut self) {
         self.proven = true;
+        self.allowance = self.allowance.max(ALLOWANCE_TRUSTED);
+    }
+
+    /// What is known of the subscriber.
+    pub fn repute(&self) -> Repute {
+        match (self.proven, self.failures) {
+            (true, _) => Repute::Proven,
+            (false, 0) => Repute::New,
+            (false, _) => Repute::Failing,
+        }
     }
 
     /// Most attempts in flight that the subscriber has earned.
@@ -283,7 +307,7 @@ mod tests {
     #[test]
     fn a_subscriber_earns_attempts_one_by_one_and_loses_half_at_a_failure() {
         let mut circuit = Circuit::default();
-        for _ in 0..12 {
+        for _ in 0..15 {
             circuit.succeeded();
         }
         assert_eq!(circuit.allowance(), 16);
@@ -296,11 +320,11 @@ mod tests {
     #[test]
     fn who_succeeded_last_is_trusted_until_it_fails() {
         let mut circuit = Circuit::default();
-        assert!(!circuit.is_proven());
+        assert_eq!((circuit.repute(), circuit.allowance()), (Repute::New, ALLOWANCE_AT_START));
         circuit.trust();
-        assert!(circuit.is_proven());
+        assert_eq!((circuit.repute(), circuit.allowance()), (Repute::Proven, ALLOWANCE_TRUSTED));
         fail(&mut circuit, 0);
-        assert!(!circuit.is_proven());
+        assert_eq!(circuit.repute(), Repute::Failing);
     }
 
     #[test]

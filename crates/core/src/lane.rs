@@ -208,9 +208,22 @@ impl Lane {
         if !self.standing.is_active() {
             return 0;
         }
+        self.takes().min(ROWS_MAX.saturating_sub(self.rows))
+    }
+
+    /// Whether it wants enough events for a read of the log to be worth while: a quarter of what it may take.
+    pub fn is_hungry(&self) -> bool {
+        self.wants() > 0 && self.takes() >= self.taken_max() / 4
+    }
+
+    fn taken_max(&self) -> usize {
         let proven = self.is_pulled() || self.standing.circuit.is_proven();
-        let most = if proven { TAKEN_MAX } else { TAKEN_UNPROVEN_MAX };
-        most.saturating_sub(self.items.len() - self.rows).min(ROWS_MAX.saturating_sub(self.rows))
+        if proven { TAKEN_MAX } else { TAKEN_UNPROVEN_MAX }
+    }
+
+    /// How many more events there is memory for.
+    fn takes(&self) -> usize {
+        self.taken_max().saturating_sub(self.items.len() - self.rows)
     }
 
     /// The next attempt to make, if there is one and there is room. Ask until it says no.

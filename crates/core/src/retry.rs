@@ -1,5 +1,6 @@
 //! When to try again: a schedule of delays, with jitter, and what `Retry-After` adds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ const JITTER: f64 = 0.1;
 /// In JSON a list of spans, `["1m","5m"]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
-pub struct Schedule(Box<[Duration]>);
+pub struct Schedule(Arc<[Duration]>);
 
 impl Schedule {
     /// Most steps.

@@ -18,6 +18,18 @@ pub(crate) struct Connection {
     stream: Stream,
     /// What came and is not taken yet.
     buffer: Vec<u8>,
+    /// A request was sent, and its answer has not come.
+    waits: bool,
+}
+
+/// An answer that nobody waits for any more must not keep the port: thousands of endpoints that never answer, at one
+/// address, would use up all ports there are, each kept for a minute after it is closed.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.waits {
+            self.stream.reset();
+        }
+    }
 }
 
 /// An exchange that failed.
@@ -29,13 +41,14 @@ pub(crate) struct Broken {
 
 impl Connection {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), waits: false }
     }
 
     /// Sends a request, in pieces, and reads the answer; `true`: another may follow.
     ///
     /// Memory is bounded by `HEAD_BYTES_MAX` and `BODY_BYTES_MAX`; time is the caller's to bound.
     pub(crate) async fn exchange(&mut self, pieces: [&[u8]; 3]) -> Result<(Response, bool), Broken> {
+        self.waits = true;
         let sent = self.send(pieces).await;
         let mut answer = Answer::default();
         let mut began = false;
@@ -47,12 +60,16 @@ impl Connection {
                 Err(why) => return Err(Broken { error: DoorError::Protocol(why), unanswered: false }),
             }
             if answer.is_done() {
+                self.waits = false;
                 // What came beyond the answer nobody asked for.
                 let keeps = answer.keeps() && self.buffer.is_empty() && matches!(sent, Ok(true));
                 return Ok((answer.into_response(), keeps));
             }
             match self.fill().await {
-                Ok(0) if answer.end() => return Ok((answer.into_response(), false)),
+                Ok(0) if answer.end() => {
+                    self.waits = false;
+                    return Ok((answer.into_response(), false));
+                }
                 Ok(0) => return Err(broken("it ended".into(), began)),
                 Ok(_) => {}
                 // Whoever refuses a request early may reset the connection: the answer, if any, was read before.

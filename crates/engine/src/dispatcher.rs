@@ -19,6 +19,7 @@ mod replay;
 mod room;
 mod runner;
 mod shard;
+mod shelf;
 mod signals;
 mod sweeper;
 
@@ -31,7 +32,7 @@ use tidings_core::filter::Filter;
 use tidings_core::lane::{Changes, Settings};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::store::{Kind, Settle};
+use tidings_log::store::{Document, Kind, Settle, walk};
 use tidings_log::{CommitError, Store, Tenant, Unavailable, Write};
 use tidings_sinks::Sink;
 use tokio::runtime::Handle;
@@ -44,7 +45,7 @@ use shard::Shard;
 
 /// Slots that subscriptions are dealt to; a number that is kept on disk.
 pub const SLOTS: u8 = 64;
-/// Documents read at once.
+/// Subscriptions read at once.
 const PAGE: usize = 1_000;
 
 /// What a subscription is to people.
@@ -63,9 +64,11 @@ pub struct Subscription {
     /// Whose events.
     pub tenant: Tenant,
     /// Which of them.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
     /// The cursor, if the log keeps none of it.
     pub start: Offset,
+    /// It was made just now: the log keeps nothing of it but its [`opening`].
+    pub fresh: bool,
     /// What it asks of its lane.
     pub settings: Settings,
     /// What it is to people.
@@ -148,11 +151,17 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// A dispatcher without subscriptions, a shard for each of `runtimes` (at least one): what runs for a shard runs there.
     ///
-    /// It reads once what the log keeps of subscriptions.
-    pub async fn open(store: Arc<dyn Store>, env: Env, runtimes: Vec<Handle>) -> Result<Self, Unavailable> {
+    /// It reads once what the log keeps of subscriptions. `attempts_max`: most attempts in flight, each an open file.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        env: Env,
+        runtimes: Vec<Handle>,
+        attempts_max: usize,
+    ) -> Result<Self, Unavailable> {
         let count = runtimes.len();
+        let places = attempts_max.min(ATTEMPTS_MAX).div_ceil(count);
         let shards: Vec<_> =
-            runtimes.into_iter().map(|runtime| Shard::new(Arc::clone(&store), env, runtime, count)).collect();
+            runtimes.into_iter().map(|runtime| Shard::new(Arc::clone(&store), env, runtime, places)).collect();
         let dispatcher = Self { shards };
         for swept in store.swept().await? {
             dispatcher.shards[usize::from(swept.slot) % count].remember_swept(swept);
@@ -161,35 +170,26 @@ impl Dispatcher {
         loop {
             let page = store.behind(&after, PAGE).await?;
             let Some(last) = page.last() else { break };
-            after = last.to_string();
-            for id in page {
-                dispatcher.shard(&id).remember_behind(id);
+            after = last.subscription.to_string();
+            for behind in page {
+                dispatcher.shard(&behind.subscription).remember_behind(behind);
             }
         }
         for (id, count) in store.dead_counts().await? {
             dispatcher.shard(&id).remember_dead(id, count);
         }
-        let mut after = String::new();
-        loop {
-            let page = store.list(Kind::Replay, None, &after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = last.id.to_string();
-            for (id, _) in page.iter().filter_map(|document| document.id.split_once('/')) {
+        let replay = |_, document: Document| {
+            if let Some((id, _)) = document.id.split_once('/') {
                 dispatcher.shard(id).remember_replay(id.into());
             }
-        }
-        let mut after = String::new();
-        loop {
-            let page = store.list(Kind::Standing, None, &after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(dispatcher) };
-            after = last.id.to_string();
-            for document in page {
-                match serde_json::from_slice(&document.body) {
-                    Ok(standing) => dispatcher.shard(&document.id).remember_standing(document.id, standing),
-                    Err(error) => tracing::error!(subscription = &*document.id, %error, "a standing cannot be read"),
-                }
-            }
-        }
+        };
+        walk(&*store, Kind::Replay, replay).await?;
+        let standing = |_, Document { id, body, .. }: Document| match serde_json::from_slice(&body) {
+            Ok(standing) => dispatcher.shard(&id).remember_standing(id, standing),
+            Err(error) => tracing::error!(subscription = &*id, %error, "a standing cannot be read"),
+        };
+        walk(&*store, Kind::Standing, standing).await?;
+        Ok(dispatcher)
     }
 
     /// Has every attempt counted, in a commit of its own, before it is made, until then: the process ended twice in a

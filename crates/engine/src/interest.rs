@@ -3,6 +3,8 @@
 //! Everyone stands under the narrowest thing that their filter names: an aggregate, else channels, else types. So an
 //! event costs what it matches, however many there are.
 
+use std::sync::Arc;
+
 use foldhash::HashMap;
 use tidings_core::event::{AggregateId, Channel, EventType, Subject};
 use tidings_core::filter::{Filter, TypePattern};
@@ -10,7 +12,7 @@ use tidings_core::filter::{Filter, TypePattern};
 /// An index of filters by number.
 #[derive(Debug, Default)]
 pub struct Interest {
-    filters: HashMap<u32, Filter>,
+    filters: HashMap<u32, Arc<Filter>>,
     aggregates: HashMap<AggregateId, Vec<u32>>,
     channels: HashMap<Channel, Vec<u32>>,
     types: HashMap<EventType, Vec<u32>>,
@@ -44,21 +46,22 @@ impl Interest {
     }
 
     /// Adds a filter under a number that is not in use.
-    pub fn insert(&mut self, number: u32, filter: Filter) {
+    pub fn insert(&mut self, number: u32, filter: impl Into<Arc<Filter>>) {
+        let filter = filter.into();
         match place(&filter) {
-            Place::Aggregate(aggregate) => self.aggregates.entry(aggregate.clone()).or_default().push(number),
+            Place::Aggregate(aggregate) => note(self.aggregates.entry(aggregate.clone()).or_default(), number),
             Place::Channels(channels) => {
                 for channel in channels {
-                    self.channels.entry(channel.clone()).or_default().push(number);
+                    note(self.channels.entry(channel.clone()).or_default(), number);
                 }
             }
-            Place::Types([]) => self.all.push(number),
+            Place::Types([]) => note(&mut self.all, number),
             Place::Types(patterns) => {
                 for pattern in patterns {
                     match pattern {
-                        TypePattern::Exact(name) => self.types.entry(name.clone()).or_default().push(number),
-                        TypePattern::Below(prefix) => self.below.entry(prefix.clone()).or_default().push(number),
-                        TypePattern::All => self.all.push(number),
+                        TypePattern::Exact(name) => note(self.types.entry(name.clone()).or_default(), number),
+                        TypePattern::Below(prefix) => note(self.below.entry(prefix.clone()).or_default(), number),
+                        TypePattern::All => note(&mut self.all, number),
                     }
                 }
             }
@@ -72,13 +75,13 @@ impl Interest {
         match place(&filter) {
             Place::Aggregate(aggregate) => forget(&mut self.aggregates, aggregate, number),
             Place::Channels(channels) => channels.iter().for_each(|c| forget(&mut self.channels, c, number)),
-            Place::Types([]) => self.all.retain(|other| *other != number),
+            Place::Types([]) => strike(&mut self.all, number),
             Place::Types(patterns) => {
                 for pattern in patterns {
                     match pattern {
                         TypePattern::Exact(name) => forget(&mut self.types, name, number),
                         TypePattern::Below(prefix) => forget(&mut self.below, prefix, number),
-                        TypePattern::All => self.all.retain(|other| *other != number),
+                        TypePattern::All => strike(&mut self.all, number),
                     }
                 }
             }
@@ -107,9 +110,22 @@ impl Interest {
     }
 }
 
+/// Adds a number to those in order, once.
+fn note(numbers: &mut Vec<u32>, number: u32) {
+    if let Err(place) = numbers.binary_search(&number) {
+        numbers.insert(place, number);
+    }
+}
+
+fn strike(numbers: &mut Vec<u32>, number: u32) {
+    if let Ok(place) = numbers.binary_search(&number) {
+        numbers.remove(place);
+    }
+}
+
 fn forget<K: std::hash::Hash + Eq>(map: &mut HashMap<K, Vec<u32>>, key: &K, number: u32) {
     if let Some(numbers) = map.get_mut(key) {
-        numbers.retain(|other| *other != number);
+        strike(numbers, number);
         if numbers.is_empty() {
             map.remove(key);
         }

@@ -37,6 +37,7 @@ use crate::control::keys::{Keys, Principal};
 use crate::control::tickets::Tickets;
 use crate::control::webhooks::Webhooks;
 use crate::control::{sealing, socket, starts};
+use crate::telemetry::process;
 use crate::telemetry::requests::Requests;
 
 /// Where the key that signs heads of the chain is kept, sealed.
@@ -62,6 +63,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
 
 async fn serve(settings: Settings, threads: usize) -> Result<()> {
     make_folder(&settings.data)?;
+    process::raise_files();
     let listeners = listeners(&settings)?;
     let listening = listeners.iter().map(|(listener, _)| listener.local_addr()).collect::<io::Result<Vec<_>>>()?;
     let address = listening[0];
@@ -78,7 +80,8 @@ async fn serve(settings: Settings, threads: usize) -> Result<()> {
     let tickets = Tickets::load(sealing.clone(), &*store).await?;
     let means = means::means(&settings, sealing, listening, tracer.clone())?;
     let lanes = means::Lanes::start(threads)?;
-    let dispatcher = Arc::new(Dispatcher::open(Arc::clone(&store), env, lanes.handles()).await?);
+    let dispatcher = Dispatcher::open(Arc::clone(&store), env, lanes.handles(), means::attempts_max());
+    let dispatcher = Arc::new(dispatcher.await?);
     let webhooks = Webhooks::new(Arc::clone(&store), Arc::clone(&dispatcher), means);
     let consumers = Consumers::new(Arc::clone(&store), Arc::clone(&dispatcher), env);
     let started = clock::now();

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use crate::event::{Event, Tenant};
 use crate::query::{Page, Query};
 use crate::store::{
-    Attempt, CommitError, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Pending, Progress, Seal, Store, Swept,
-    Unavailable, Write, Written,
+    Attempt, Behind, CommitError, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Pending, Progress, Seal, Store,
+    Swept, Unavailable, Write, Written,
 };
 use crate::tail::Tail;
 use crate::verify::Report;
@@ -204,7 +204,7 @@ impl Store for MemoryStore {
         self.ask(move |state| state.progress(&subscription))
     }
 
-    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>> {
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Behind>, Unavailable>> {
         let after = after.to_owned();
         self.ask(move |state| state.behind(&after, limit))
     }

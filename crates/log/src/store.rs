@@ -24,6 +24,7 @@
 //! [`crate::conformance`] runs them on every engine.
 
 mod deliveries;
+mod walk;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,7 +42,10 @@ use tidings_core::time::Timestamp;
 use crate::event::{Event, Tenant};
 use crate::query::{Frame, Framed, Page, Query};
 use crate::tail::Tail;
-pub use deliveries::{Attempt, DeadCounts, DeadLetter, DeadQuery, DeadState, Letter, Progress, Settle, Sweep, Swept};
+pub use deliveries::{
+    Attempt, Behind, DeadCounts, DeadLetter, DeadQuery, DeadState, Letter, Progress, Settle, Sweep, Swept,
+};
+pub use walk::walk;
 
 /// An answer that is under way.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -111,8 +115,8 @@ pub trait Store: Send + Sync {
     /// What a subscription has of its own, or `None` if its cursor is that of its slot (law 9).
     fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>>;
 
-    /// Up to `limit` names of subscriptions after `after` that have a progress of their own, in order.
-    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>>;
+    /// Up to `limit` subscriptions with names after `after` that have a progress of their own, in order.
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Behind>, Unavailable>>;
 
     /// The cursors of all slots.
     fn swept(&self) -> Pending<Result<Vec<Swept>, Unavailable>>;

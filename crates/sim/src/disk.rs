@@ -10,7 +10,9 @@ use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tidings_log::memory::{MemoryDisk, MemoryStore};
-use tidings_log::store::{Attempt, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept};
+use tidings_log::store::{
+    Attempt, Behind, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept,
+};
 use tidings_log::tail::Tail;
 use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unavailable, Write, Written};
 
@@ -265,7 +267,7 @@ impl Store for Disk {
         self.slowly(Box::pin(async move { Ok(planted::progress(plant, progress.await?)) }))
     }
 
-    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>> {
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Behind>, Unavailable>> {
         self.slowly(self.store.behind(after, limit))
     }
 

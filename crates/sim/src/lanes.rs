@@ -7,7 +7,9 @@ use tidings_core::filter::Filter;
 use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::rate::Rate;
-use tidings_engine::dispatcher::{Dispatcher, Job, Only, Order as Ordered, Outcome, Point, Subscriber, Subscription};
+use tidings_engine::dispatcher::{
+    ATTEMPTS_MAX, Dispatcher, Job, Only, Order as Ordered, Outcome, Point, Subscriber, Subscription,
+};
 use tidings_log::store::{DeadLetter, DeadQuery};
 use tidings_log::{Store, Tenant, Unavailable};
 use tidings_sinks::Sink;
@@ -60,7 +62,7 @@ impl Lanes {
     /// Opens the dispatcher; who cannot read tries again.
     pub(crate) async fn open(store: Arc<dyn Store>) -> Self {
         loop {
-            match Dispatcher::open(Arc::clone(&store), clock::ENV, vec![Handle::current()]).await {
+            match Dispatcher::open(Arc::clone(&store), clock::ENV, vec![Handle::current()], ATTEMPTS_MAX).await {
                 Ok(dispatcher) => return Self { dispatcher, store },
                 Err(_) => tokio::time::sleep(OPEN_AGAIN).await,
             }
@@ -76,7 +78,17 @@ impl Lanes {
         let Spec { name: id, tenant, filter, settings, sink } = spec;
         let subscriber = Subscriber::Webhook;
         let start = Offset(0);
-        self.dispatcher.start(Subscription { id, tenant, filter, start, settings, subscriber, told: true, sink });
+        self.dispatcher.start(Subscription {
+            id,
+            tenant,
+            filter: filter.into(),
+            start,
+            fresh: false,
+            settings,
+            subscriber,
+            told: true,
+            sink,
+        });
     }
 
     /// Does something to a webhook.

@@ -1,4 +1,5 @@
-//! Thousands of webhooks whose endpoint accepts and never answers, beside a few healthy ones: those must not notice.
+//! Thousands of webhooks whose endpoint accepts and never answers, beside a few healthy ones: those must not notice. And one
+//! that is made after them, and of which nothing is known either: it must be asked within seconds.
 
 use super::Bench;
 use super::clock;
@@ -16,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// An endpoint of which nothing is known may wait so long among those that never answer.
+const FRESH_MAX: Duration = Duration::from_secs(20);
 /// The healthy ones may be slower by this.
 const RATIO_MAX: f64 = 2.0;
 /// Of each side, in turn: what else the machine does falls on both. The starts of a side lie more than a minute apart, for
@@ -31,7 +34,7 @@ const STALLED: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Webhooks to the endpoint that never answers.
-    #[arg(long, default_value_t = 9_990)]
+    #[arg(long, default_value_t = 9_989)]
     webhooks: usize,
     /// Webhooks to the healthy one.
     #[arg(long, default_value_t = 10)]
@@ -85,7 +88,7 @@ fn p99(mut ages: Vec<Duration>) -> Option<Duration> {
 }
 
 /// Makes the webhooks of a side.
-fn prepare(bench: &Bench, options: &Options, blackholes: usize) -> Result<Side> {
+fn prepare(bench: &mut Bench, options: &Options, blackholes: usize) -> Result<Side> {
     let side =
         Side { data: bench.path().join(format!("data-{blackholes}")), times: Shared::default(), ages: Vec::new() };
     let server = Launch::plain(&bench.binary, &side.data, free_address()?).start_ready()?;
@@ -96,8 +99,25 @@ fn prepare(bench: &Bench, options: &Options, blackholes: usize) -> Result<Side> 
     publish(&server, &side.times, options, options.rate)?;
     wait_all(&side.times, options.healthy)?;
     create(server.address, blackhole()?, blackholes)?;
+    if blackholes > 0 {
+        fresh(bench, &server, options)?;
+    }
     server.kill()?;
     Ok(side)
+}
+
+/// How long the first event takes to a healthy webhook that is as new as all the others.
+fn fresh(bench: &mut Bench, server: &Server, options: &Options) -> Result<()> {
+    let times = Shared::default();
+    create(server.address, taker::take(endpoint(Arc::clone(&times)))?, 1)?;
+    publish(server, &times, options, 1)?;
+    wait_all(&times, 1)?;
+    let waited = lock(&times).ages.values().copied().max().unwrap_or_default();
+    bench.report.fact("fresh_ms", micros(waited) / 1_000);
+    if waited > FRESH_MAX && !bench.binary.is_debug() {
+        bench.report.violation(format!("the first event to a new webhook took {waited:?}"));
+    }
+    Ok(())
 }
 
 /// Adds to the ages of a side.

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tidings_core::circuit::{Standing, Status};
+use tidings_core::circuit::{Repute, Standing, Status};
 use tidings_core::offset::Offset;
 use tidings_core::rate::Bucket;
 use tidings_log::Event;
@@ -15,7 +15,14 @@ use super::orders::Ordered;
 use super::{LaneStatus, Subscription, Totals};
 
 /// Events put to a lane that it has not taken; then it reads from the log.
-pub(super) const INBOX_MAX: usize = 1_024;
+const INBOX_MAX: usize = 1_024;
+/// The same, unless the last attempt succeeded: an event must not cost something for thousands that never answer.
+const INBOX_UNPROVEN_MAX: usize = 16;
+
+/// Events put to a lane that it has not taken.
+pub(super) fn inbox_max(repute: Repute) -> usize {
+    if repute == Repute::Proven { INBOX_MAX } else { INBOX_UNPROVEN_MAX }
+}
 
 /// A subscription.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all go together in any way")]
@@ -35,7 +42,7 @@ pub(super) struct Entry {
     pub(super) committed: Offset,
     /// What its last lane left of its rate.
     pub(super) bucket: Option<Bucket>,
-    pub(super) lane: Option<Running>,
+    pub(super) lane: Option<Box<Running>>,
     /// The lane ends to begin again with other settings.
     pub(super) renewed: bool,
 }
@@ -46,6 +53,7 @@ pub(super) struct Running {
     pub(super) orders: mpsc::UnboundedSender<Ordered>,
     pub(super) bell: Arc<Notify>,
     pub(super) inbox: VecDeque<Arc<Event>>,
+    pub(super) inbox_max: usize,
     /// Whether the sweeper puts events into the inbox.
     pub(super) attached: bool,
     pub(super) live: Arc<Mutex<Live>>,
@@ -137,7 +145,7 @@ impl Entry {
                 (status.in_flight, status.pending, status.parked) = (live.in_flight, live.pending, live.parked);
                 status.pending += lane.inbox.len();
             }
-            None if self.standing.is_active() => status.cursor = place,
+            None if self.standing.is_active() => status.cursor = place.max(self.since),
             None => status.cursor = self.committed,
         }
         status.lag = head.0.saturating_sub(status.cursor.0);
@@ -145,6 +153,12 @@ impl Entry {
     }
 
     pub(super) fn add_to(&self, totals: &mut Totals, place: Offset, head: Offset) {
+        totals.dead += self.dead;
+        if self.lane.is_none() && self.standing.is_active() {
+            totals.states[0] += 1;
+            totals.lag = totals.lag.max(head.0.saturating_sub(place.max(self.since).0));
+            return;
+        }
         let status = self.status(place, head);
         let state = match status.standing.status {
             Status::Active => 0,
@@ -152,7 +166,6 @@ impl Entry {
             Status::Deactivated { .. } => 2,
         };
         totals.states[state] += 1;
-        totals.dead += self.dead;
         totals.in_flight += status.in_flight as u64;
         if state > 0 {
             return;

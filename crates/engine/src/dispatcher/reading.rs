@@ -11,7 +11,7 @@ use tidings_core::lane::{Acks, Follow, Lane, Row, RowState};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::store::{DeadLetter, DeadState, Progress};
-use tidings_log::{Event, Page, Pending, Query, Store, Tenant, Unavailable};
+use tidings_log::{Event, Query, Store, Tenant, Unavailable};
 
 use super::signals::{Letters, Replayed};
 use super::{Subscription, attempt};
@@ -107,17 +107,6 @@ async fn closed(
         }
     }
     Ok(closed)
-}
-
-/// Begins to read up to `limit` matching events after `after` from the disk.
-pub(super) fn page(
-    store: &dyn Store,
-    tenant: Tenant,
-    filter: &Filter,
-    after: Offset,
-    limit: usize,
-) -> Pending<Result<Page, Unavailable>> {
-    store.read(Query { filter: filter.clone(), ..Query::after(tenant, after, limit) })
 }
 
 /// Reads again what waited for an event: offsets, and how far it was read.

@@ -12,7 +12,8 @@ use std::time::Duration;
 use foldhash::HashMap;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
-use tidings_core::circuit::Standing;
+use tidings_core::circuit::{Repute, Standing};
+use tidings_core::filter::Filter;
 use tidings_core::lane::Lane;
 use tidings_core::offset::Offset;
 use tidings_core::rate::Bucket;
@@ -26,6 +27,7 @@ use super::entry::{End, Live, Told};
 use super::ledger::Ledger;
 use super::orders::Ordered;
 use super::replay::Replay;
+use super::room::Ticket;
 use super::shard::{Phase, Shard};
 use super::signals::{Pace, Signal, Signals};
 use super::{Subscription, reading};
@@ -104,7 +106,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         shard,
         number,
         subscription,
-        bell: Arc::clone(&bell),
+        ticket: Ticket::new(Arc::clone(&bell)),
         live,
         lane,
         attempts,
@@ -125,7 +127,8 @@ struct Runner {
     shard: Arc<Shard>,
     number: u32,
     subscription: Arc<Subscription>,
-    bell: Arc<Notify>,
+    /// Its place where it waits for room.
+    ticket: Arc<Ticket>,
     live: Arc<Mutex<Live>>,
     lane: Lane,
     attempts: Attempts,
@@ -163,7 +166,7 @@ impl Runner {
                 return;
             }
             self.set_timers(now);
-            let turn = self.told == Told::Run && self.behind && self.signals.page.is_none() && self.lane.wants() > 0;
+            let turn = self.told == Told::Run && self.may_read();
             let signal = self.signals.next(turn).await;
             fired = if let Signal::Flush(pace) = signal { Some(pace) } else { None };
             if !self.take(signal) {
@@ -211,12 +214,22 @@ impl Runner {
         true
     }
 
+    fn repute(&self) -> Repute {
+        self.lane.standing().circuit.repute()
+    }
+
+    /// Whether there may be something that it should take now: what is put to it, or else a page that is worth a read.
+    fn may_read(&self) -> bool {
+        let wants = if self.attached { self.lane.wants() > 0 } else { self.lane.is_hungry() };
+        self.behind && self.signals.page.is_none() && wants
+    }
+
     /// Takes what the sweeper put, or reads for itself, until it has caught up with the sweeper.
     fn read(&mut self) {
-        if !self.behind || self.signals.page.is_some() || self.lane.wants() == 0 {
+        if !self.may_read() {
             return;
         }
-        let drained = self.shard.drain(self.number, self.lane.wants());
+        let drained = self.shard.drain(self.number, self.lane.wants(), self.repute());
         self.attached = drained.attached;
         self.offer(drained.events.into_iter(), true);
         if let Some(reached) = drained.reached {
@@ -226,7 +239,7 @@ impl Runner {
             self.behind = !drained.empty;
             return;
         }
-        if drained.empty {
+        if drained.empty && self.lane.is_hungry() {
             self.read_log();
         }
     }
@@ -245,8 +258,12 @@ impl Runner {
                 self.lane.lose(Offset(first.0 - 1));
             }
             let (after, limit) = (self.lane.seen(), self.lane.wants().min(PAGE_EVENTS_MAX));
-            let store = &*self.shard.store;
-            self.signals.page = Some(reading::page(store, tenant, &self.subscription.filter, after, limit));
+            let (shard, subscription, repute) =
+                (Arc::clone(&self.shard), Arc::clone(&self.subscription), self.repute());
+            self.signals.page =
+                Some(Box::pin(
+                    async move { shard.shelf.page(tenant, (repute, &subscription.filter), after, limit).await },
+                ));
             return;
         };
         if events.is_empty() {
@@ -297,7 +314,7 @@ impl Runner {
             return;
         }
         if let Some(follow) = self.lane.follow() {
-            let (store, filter) = (Arc::clone(&self.shard.store), self.subscription.filter.clone());
+            let (store, filter) = (Arc::clone(&self.shard.store), Filter::clone(&self.subscription.filter));
             let read = reading::followers(store, self.subscription.tenant, filter, follow);
             self.signals.follow = Some((follow, Box::pin(read)));
         }

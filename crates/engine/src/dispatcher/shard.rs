@@ -1,7 +1,9 @@
 //! A thread's part of all subscriptions: who they are, who runs, what waits for them.
 
+mod known;
 mod lanes;
 mod panics;
+mod part;
 mod sweeping;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,23 +11,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tidings_core::circuit::Standing;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::store::Swept;
+use tidings_log::store::{Behind, Swept};
 use tidings_log::{Event, Store, Tenant};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::entry::{Entry, Live, Running, Told};
+use super::entry::{Entry, Live, Running, Told, inbox_max};
 use super::meter::Meter;
 use super::orders::Ordered;
-use super::room::{ATTEMPTS_MAX, Room};
+use super::room::Room;
+use super::shelf::Shelf;
 use super::{Env, LaneStatus, Subscription, Totals, runner, slot};
-use crate::interest::Interest;
+use known::{Kept, Known};
+use part::Part;
+pub(super) use sweeping::CURRENT_MAX;
 
 /// Lanes of a shard that read at once where they begin.
 const OPENINGS_MAX: usize = 64;
@@ -34,6 +39,7 @@ pub(super) struct Shard {
     pub(super) store: Arc<dyn Store>,
     pub(super) env: Env,
     pub(super) room: Room,
+    pub(super) shelf: Shelf,
     pub(super) meter: Meter,
     runtime: Handle,
     state: Mutex<State>,
@@ -62,47 +68,37 @@ struct State {
     next: u32,
 }
 
-/// What the log keeps of subscriptions that are not started yet.
-#[derive(Default)]
-struct Known {
-    behind: HashSet<Box<str>>,
-    dead: HashMap<Box<str>, u64>,
-    replays: HashSet<Box<str>>,
-    standings: HashMap<Box<str>, Standing>,
-    swept: BTreeMap<(Tenant, u8), Offset>,
-}
-
-/// A tenant's part of a shard.
-struct Part {
-    interest: Interest,
-    /// Through here every event was put to those who want it.
-    place: Offset,
-    /// As committed, or being committed, by slot.
-    swept: BTreeMap<u8, Offset>,
-    sweeper: watch::Receiver<()>,
-}
-
 impl Shard {
-    pub(super) fn new(store: Arc<dyn Store>, env: Env, runtime: Handle, count: usize) -> Arc<Self> {
+    pub(super) fn new(store: Arc<dyn Store>, env: Env, runtime: Handle, places: usize) -> Arc<Self> {
+        let (room, phase) = (Room::new(places), watch::Sender::new(Phase::Loading));
+        let (turns, mut shut) = (room.clone(), phase.subscribe());
+        runtime.spawn(async move {
+            tokio::select! {
+                () = turns.take_turns() => {}
+                _ = shut.wait_for(|phase| *phase == Phase::Shut) => {}
+            }
+        });
         Arc::new(Self {
+            shelf: Shelf::new(Arc::clone(&store)),
             store,
             env,
-            room: Room::new(ATTEMPTS_MAX.div_ceil(count)),
+            room,
             meter: Meter::default(),
             runtime,
             state: Mutex::default(),
             openings: Semaphore::new(OPENINGS_MAX),
-            phase: watch::Sender::new(Phase::Loading),
+            phase,
             careful_until: AtomicI64::new(i64::MIN),
         })
     }
 
     pub(super) fn remember_swept(&self, swept: Swept) {
-        self.state.lock().known.swept.insert((swept.tenant, swept.slot), swept.through);
+        self.state.lock().known.remember_swept(swept);
     }
 
-    pub(super) fn remember_behind(&self, id: Box<str>) {
-        self.state.lock().known.behind.insert(id);
+    pub(super) fn remember_behind(&self, behind: Behind) {
+        let extent = self.store.extent(behind.tenant);
+        self.state.lock().known.remember_behind(behind, extent);
     }
 
     pub(super) fn remember_dead(&self, id: Box<str>, count: u64) {
@@ -153,34 +149,41 @@ impl Shard {
         let number = state.next;
         state.next += 1;
         // One that was made since the log was asked begins with what was committed with it.
-        let own = state.known.behind.remove(&id) || phase == Phase::Running;
-        let swept = state.known.swept.get(&(tenant, slot)).copied();
+        let kept = match state.known.take_behind(&id) {
+            Kept::Nothing if phase == Phase::Running && subscription.fresh => Kept::Cursor(subscription.start),
+            Kept::Nothing if phase == Phase::Running => Kept::More,
+            kept => kept,
+        };
+        let since = state.known.swept(tenant, slot).unwrap_or(subscription.start);
+        let place = self.part(&mut state, tenant);
         let entry = Entry {
             slot,
             standing: state.known.standings.remove(&id).unwrap_or_default(),
             dead: state.known.dead.remove(&id).unwrap_or(0),
             replays: state.known.replays.remove(&id),
             loaded: phase == Phase::Loading,
-            since: swept.unwrap_or(subscription.start),
-            own,
-            committed: Offset(0),
+            since: kept.cursor().unwrap_or(since),
+            own: kept != Kept::Nothing,
+            committed: kept.cursor().unwrap_or_default(),
             bucket: None,
             lane: None,
             renewed: false,
             subscription: Arc::clone(&subscription),
         };
-        let place = self.part(&mut state, tenant);
-        let (active, since) = (entry.standing.is_active(), entry.since);
+        let (active, since, replays) = (entry.standing.is_active(), entry.since, entry.replays);
         state.by_id.insert(id, number);
         state.entries.insert(number, entry);
-        if active && own {
+        state.count(number);
+        if active && (kept == Kept::More || replays) {
             self.spawn(&mut state, number, None, VecDeque::new());
         } else if active {
             state.interest(number, true);
             if since < place {
-                self.spawn(&mut state, number, Some(since), VecDeque::new());
+                // Nothing was swept for it so far.
+                self.spawn(&mut state, number, (kept == Kept::Nothing).then_some(since), VecDeque::new());
             }
         }
+        state.track(number);
     }
 
     /// The place of a tenant's part, which is made if there is none.
@@ -188,11 +191,9 @@ impl Shard {
         if let Some(part) = state.parts.get(&tenant) {
             return part.place;
         }
-        let swept: BTreeMap<u8, Offset> =
-            state.known.swept.range((tenant, 0)..=(tenant, u8::MAX)).map(|((_, slot), at)| (*slot, *at)).collect();
-        let place = swept.values().min().copied().unwrap_or_else(|| self.store.extent(tenant).head);
+        let (swept, place) = (state.known.slots(tenant), state.known.place(tenant, self.store.extent(tenant).head));
         let (alive, sweeper) = watch::channel(());
-        state.parts.insert(tenant, Part { interest: Interest::default(), place, swept, sweeper });
+        state.parts.insert(tenant, Part::new(place, swept, sweeper));
         let shard = Arc::clone(self);
         self.runtime.spawn(async move {
             let _alive = alive;
@@ -218,6 +219,7 @@ impl Shard {
             bell: Arc::default(),
             attached: !inbox.is_empty(),
             inbox,
+            inbox_max: inbox_max(entry.standing.circuit.repute()),
             live: Arc::clone(&live),
             ended,
         };
@@ -234,7 +236,8 @@ impl Shard {
             bell: Arc::clone(&running.bell),
             live,
         };
-        entry.lane = Some(running);
+        entry.lane = Some(Box::new(running));
+        state.track(number);
         let shard = Arc::clone(self);
         self.runtime.spawn(async move {
             let _alive = alive;
@@ -266,6 +269,7 @@ impl Shard {
             let mut state = self.state.lock();
             let Some(number) = state.by_id.remove(id) else { return };
             state.interest(number, false);
+            state.untrack(number);
             state.entries.remove(&number).and_then(|entry| entry.lane)
         };
         if let Some(mut lane) = lane {
@@ -305,11 +309,11 @@ impl Shard {
         for lane in &lanes {
             lane.tell(Told::Settle);
         }
-        if tokio::time::timeout(patience, join_all(lanes.iter_mut().map(Running::ended))).await.is_err() {
+        if tokio::time::timeout(patience, join_all(lanes.iter_mut().map(|lane| lane.ended()))).await.is_err() {
             for lane in &lanes {
                 lane.tell(Told::Cancel);
             }
-            join_all(lanes.iter_mut().map(Running::ended)).await;
+            join_all(lanes.iter_mut().map(|lane| lane.ended())).await;
         }
         for sweeper in &mut sweepers {
             while sweeper.changed().await.is_ok() {}
@@ -337,7 +341,7 @@ impl State {
         let Some(part) = self.parts.get_mut(&entry.subscription.tenant) else { return };
         part.interest.remove(number);
         if wanted {
-            part.interest.insert(number, entry.subscription.filter.clone());
+            part.interest.insert(number, Arc::clone(&entry.subscription.filter));
         }
     }
 }

@@ -7,12 +7,14 @@ use tidings_core::offset::Offset;
 use tidings_log::{Query, Tenant, Write};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::shard::{Phase, Shard};
+use super::shard::{CURRENT_MAX, Phase, Shard};
 
 /// Events put to lanes before something else gets its turn.
 const CHUNK: usize = 256;
-/// Between two commits of how far the slots are.
+/// Between two commits of how far the slots are,
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// or, when that made as many subscriptions current as one may, until the next one does.
+const COMMIT_AGAIN: Duration = Duration::from_millis(50);
 /// After a read or a commit that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -32,9 +34,11 @@ pub(super) async fn run(shard: &Arc<Shard>, tenant: Tenant) {
         head.borrow_and_update();
         let more = advance(shard, tenant).await;
         let place = shard.place(tenant).0;
-        if Instant::now() >= commit_at && place > committed {
-            committed = commit(shard, tenant, place, committed).await;
-            commit_at = Instant::now() + COMMIT_EVERY;
+        let waits = place > committed || shard.has_idle(tenant);
+        if Instant::now() >= commit_at && waits {
+            let pause;
+            (committed, pause) = commit(shard, tenant, place, committed).await;
+            commit_at = Instant::now() + pause;
         }
         if more {
             tokio::task::yield_now().await;
@@ -44,7 +48,7 @@ pub(super) async fn run(shard: &Arc<Shard>, tenant: Tenant) {
             biased;
             changed = phase.changed() => if changed.is_err() { return },
             changed = head.changed() => if changed.is_err() { return },
-            () = sleep_until(commit_at), if place > committed => {}
+            () = sleep_until(commit_at), if waits => {}
         }
     }
 }
@@ -83,21 +87,23 @@ async fn advance(shard: &Arc<Shard>, tenant: Tenant) -> bool {
     }
 }
 
-/// Commits how far the slots are; answers how far that is known to be told.
-async fn commit(shard: &Shard, tenant: Tenant, place: Offset, committed: Offset) -> Offset {
+/// Commits how far the slots are; answers how far that is known to be told, and how long the next one has time.
+async fn commit(shard: &Shard, tenant: Tenant, place: Offset, committed: Offset) -> (Offset, Duration) {
     let sweeps = shard.sweeps(tenant);
     if sweeps.is_empty() {
-        return committed;
+        return (committed, COMMIT_EVERY);
     }
     let held_back = sweeps.iter().any(|sweep| sweep.through < place);
+    let current: usize = sweeps.iter().map(|sweep| sweep.current.len()).sum();
+    let pause = if current == CURRENT_MAX { COMMIT_AGAIN } else { COMMIT_EVERY };
     let writes = sweeps.iter().cloned().map(Write::Sweep).collect();
     match shard.store.commit((shard.env.now)(), writes).await {
-        Ok(_) if held_back => committed,
-        Ok(_) => place,
+        Ok(_) if held_back => (committed, pause),
+        Ok(_) => (place, pause),
         Err(error) => {
             tracing::warn!(tenant = tenant.0, %error, "the cursors of slots wait to be committed");
             shard.unswept(tenant, &sweeps);
-            committed
+            (committed, COMMIT_EVERY)
         }
     }
 }

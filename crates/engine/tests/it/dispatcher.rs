@@ -192,9 +192,9 @@ async fn a_lane_passes_what_it_does_not_want_and_its_lag_falls_to_nothing() {
         |aggregate: &str| Filter { aggregate: Some(AggregateId::parse(aggregate).unwrap()), ..Filter::default() };
     rig.append(numbered(500, 100)).await;
     let wanted = rig.webhook("w", &receiver);
-    rig.dispatcher.start(Subscription { filter: only("a7"), ..wanted });
+    rig.dispatcher.start(Subscription { filter: only("a7").into(), ..wanted });
     let none = Filter { types: vec![TypePattern::parse("cart.*").unwrap()], ..Filter::default() };
-    rig.dispatcher.start(Subscription { filter: none, ..rig.webhook("n", &receiver) });
+    rig.dispatcher.start(Subscription { filter: none.into(), ..rig.webhook("n", &receiver) });
     rig.settled("w").await;
     rig.settled("n").await;
     rig.append(numbered(500, 100).map(|event| event.replace(r#""eventId":"e"#, r#""eventId":"f"#))).await;
@@ -351,7 +351,7 @@ async fn a_lane_with_nothing_to_do_commits_nothing() {
     rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
     let receiver = Receiver::start().await;
     let none = Filter { types: vec![TypePattern::parse("cart.*").unwrap()], ..Filter::default() };
-    rig.dispatcher.start(Subscription { filter: none, ..rig.webhook("w", &receiver) });
+    rig.dispatcher.start(Subscription { filter: none.into(), ..rig.webhook("w", &receiver) });
     for n in 0..50 {
         rig.append([event(&format!("e{n}"), "a")]).await;
         rig.settled("w").await;

@@ -7,7 +7,9 @@ use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
-use tidings_log::store::{Attempt, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept};
+use tidings_log::store::{
+    Attempt, Behind, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Progress, Seal, Swept,
+};
 use tidings_log::tail::Tail;
 use tidings_log::{CommitError, Event, Page, Pending, Query, Store, Tenant, Unavailable, Write, Written};
 use tokio::sync::watch;
@@ -110,7 +112,7 @@ impl Store for Flaky {
         self.store.event(tenant, offset)
     }
 
-    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>> {
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Behind>, Unavailable>> {
         self.store.behind(after, limit)
     }
 

@@ -5,6 +5,8 @@ mod dispatcher;
 #[cfg(test)]
 mod flaky;
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod orders;
 #[cfg(test)]
 mod receiver;

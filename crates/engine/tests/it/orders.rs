@@ -153,7 +153,7 @@ async fn what_is_told_of_a_subscription_does_not_have_it_told_of_again() {
     let receiver = Receiver::answering(|_| (500, Duration::ZERO)).await;
     let pattern = |text: &str| TypePattern::parse(text).unwrap();
     let mut webhook = short(&rig, &receiver);
-    webhook.filter = Filter { types: vec![pattern("order.*"), pattern("tidings.*")], ..Filter::default() };
+    webhook.filter = Filter { types: vec![pattern("order.*"), pattern("tidings.*")], ..Filter::default() }.into();
     webhook.settings.deactivate_after = Some(1);
     rig.dispatcher.start(webhook);
     rig.append([event("e1", "order.created")]).await;

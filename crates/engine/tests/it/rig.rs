@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidings_core::event::{Defaults, Draft, EventLimits};
-use tidings_core::filter::Filter;
 use tidings_core::lane::{Ordering, Settings as Terms};
 use tidings_core::offset::Offset;
 use tidings_core::retry::Schedule;
@@ -14,7 +13,7 @@ use tidings_core::secret::SigningSecret;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
 use tidings_egress::{Door, Policy, Resolver, Target, Trust};
-use tidings_engine::dispatcher::{Dispatcher, Env, LaneStatus, Subscriber, Subscription};
+use tidings_engine::dispatcher::{ATTEMPTS_MAX, Dispatcher, Env, LaneStatus, Subscriber, Subscription};
 use tidings_log::sqlite::{SqliteStore, Synchronous};
 use tidings_log::store::{Append, Attempt, Prepared};
 use tidings_log::{Store, Tenant, Write, Written};
@@ -43,7 +42,7 @@ pub(crate) fn secret() -> SigningSecret {
 
 /// Two shards on the runtime of the test.
 async fn dispatcher(store: Arc<dyn Store>) -> Dispatcher {
-    let dispatcher = Dispatcher::open(store, ENV, vec![Handle::current(); 2]).await.unwrap();
+    let dispatcher = Dispatcher::open(store, ENV, vec![Handle::current(); 2], ATTEMPTS_MAX).await.unwrap();
     dispatcher.begin();
     dispatcher
 }
@@ -124,8 +123,9 @@ impl Rig {
         Subscription {
             id: id.into(),
             tenant: self.tenant,
-            filter: Filter::default(),
+            filter: Arc::default(),
             start: Offset(0),
+            fresh: false,
             settings: Terms {
                 schedule: Schedule::new(vec![Duration::from_millis(100); 10]).unwrap(),
                 max_concurrency: 16,

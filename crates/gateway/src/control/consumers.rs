@@ -17,7 +17,7 @@ use tidings_engine::consumers::{Queue, Queues};
 use tidings_engine::dispatcher::{
     Dispatcher, Env, LaneStatus, Order, Outcome, Subscriber, Subscription, Word, opening,
 };
-use tidings_log::store::{Document, Expect, Kind, Owner, Store, Write};
+use tidings_log::store::{Document, Expect, Kind, Owner, Store, Write, walk};
 use tidings_log::{CommitError, Tenant};
 use tokio::sync::Mutex;
 
@@ -27,9 +27,6 @@ pub(crate) use settings::{ACK_WAIT_MAX, ACK_WAIT_MIN, Settings};
 use super::webhooks::forgetting;
 use crate::clock;
 use crate::control::audit::{self, Actor};
-
-/// Documents read at once when the registry is loaded.
-const PAGE: usize = 1_000;
 
 /// All consumers, in memory.
 pub(crate) struct Consumers {
@@ -68,20 +65,12 @@ impl Consumers {
 
     /// Reads all consumers and starts their lanes.
     pub(crate) async fn load(&self) -> Result<()> {
-        let mut after = String::new();
-        loop {
-            let page = self.store.list(Kind::Consumer, None, &after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.id.to_string();
-            for document in page {
-                let Owner::Tenant(tenant) = document.owner else { continue };
-                match serde_json::from_slice::<Record>(&document.body) {
-                    Ok(record) => self.install(tenant, Arc::new(record)),
-                    // Its events wait on the log; the others must not.
-                    Err(error) => tracing::error!(consumer = &*document.id, %error, "a consumer cannot be read"),
-                }
-            }
-        }
+        let load = |tenant, document: Document| match serde_json::from_slice::<Record>(&document.body) {
+            Ok(record) => self.install(tenant, Arc::new(record), false),
+            // Its events wait on the log; the others must not.
+            Err(error) => tracing::error!(consumer = &*document.id, %error, "a consumer cannot be read"),
+        };
+        Ok(walk(&*self.store, Kind::Consumer, load).await?)
     }
 
     /// Takes back what workers did not answer in time, as long as it is polled.
@@ -90,13 +79,14 @@ impl Consumers {
     }
 
     /// Has a consumer run as it is in `record`, from now on.
-    fn install(&self, tenant: Tenant, record: Arc<Record>) {
+    fn install(&self, tenant: Tenant, record: Arc<Record>, fresh: bool) {
         let queue = self.queues.open(&record.id, record.settings.ack_wait);
         self.dispatcher.start(Subscription {
             id: record.id.clone(),
             tenant,
-            filter: record.filter(),
+            filter: record.filter().into(),
             start: record.start,
+            fresh,
             settings: record.settings.lane(),
             subscriber: Subscriber::Consumer(record.name.clone()),
             told: true,
@@ -124,7 +114,7 @@ impl Consumers {
         ];
         self.store.commit(now, writes).await?;
         let record = Arc::new(record);
-        self.install(tenant, Arc::clone(&record));
+        self.install(tenant, Arc::clone(&record), true);
         Ok(record)
     }
 
@@ -143,7 +133,7 @@ impl Consumers {
         let audit = audit::append(tenant, "tidings.consumer.updated", actor, &what, now)?;
         self.store.commit(now, vec![put(tenant, &after, Expect::Any), audit]).await?;
         let after = Arc::new(after);
-        self.install(tenant, Arc::clone(&after));
+        self.install(tenant, Arc::clone(&after), false);
         Ok(after)
     }
 
@@ -155,7 +145,7 @@ impl Consumers {
         writes.extend(forgetting(tenant, &record.id));
         writes.push(audit::append(tenant, "tidings.consumer.deleted", actor, &record.told(), now)?);
         if let Err(error) = self.store.commit(now, writes).await {
-            self.install(tenant, Arc::clone(record));
+            self.install(tenant, Arc::clone(record), false);
             return Err(error);
         }
         self.queues.close(&record.id);

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{self, Settings};
 use crate::control::webhooks::{Means, Smtp, check_target};
+use crate::telemetry::process;
 use crate::telemetry::trace::Tracer;
 
 /// Everything that webhooks are delivered with.
@@ -75,6 +76,11 @@ fn smtp(settings: &config::Smtp) -> Result<Smtp> {
 
 fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// How many attempts may be in flight: three quarters of the files that may be open, the others are for who comes to us.
+pub(super) fn attempts_max() -> usize {
+    process::files_max().and_then(|files| usize::try_from(files / 4 * 3).ok()).unwrap_or(usize::MAX)
 }
 
 /// The threads that deliver: a runtime each, so that a lane and its connections never change threads. They end with this.

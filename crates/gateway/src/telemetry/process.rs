@@ -1,6 +1,6 @@
 //! What the system says of this process. Looks at files: not for a thread that serves others.
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Memory that is in use, in bytes; `None` where the system does not tell.
 pub(crate) fn resident_bytes() -> Option<u64> {
@@ -14,6 +14,15 @@ pub(crate) fn resident_bytes() -> Option<u64> {
 pub(crate) fn open_files() -> Option<usize> {
     // One is that of the look itself.
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
+}
+
+/// Has as many files open at once as the system lets this process ask for: each connection is one.
+pub(crate) fn raise_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.maximum.is_none() {
+        // What it began with will have to do then.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 /// How many may be open.

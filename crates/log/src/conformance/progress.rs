@@ -138,7 +138,7 @@ pub(super) async fn who_is_behind_is_listed_in_pages(engine: &dyn Engine) {
             if page.is_empty() {
                 break;
             }
-            all.extend(page);
+            all.extend(page.into_iter().map(|behind| behind.subscription));
         }
         assert_eq!(all.iter().map(|name| &**name).collect::<Vec<_>>(), names, "by {limit}");
     }

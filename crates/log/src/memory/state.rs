@@ -13,7 +13,7 @@ use super::table::Table;
 use crate::event::{Event, Tenant};
 use crate::query::{Order, Page, Query};
 use crate::store::{
-    Appended, Attempt, DeadLetter, DeadQuery, DeadState, Document, Extent, Kind, Owner, Progress, Seal, Swept,
+    Appended, Attempt, Behind, DeadLetter, DeadQuery, DeadState, Document, Extent, Kind, Owner, Progress, Seal, Swept,
 };
 
 /// A tenant's log.
@@ -196,9 +196,15 @@ impl State {
         self.rows.range((name.clone(), Offset(0))..=(name, Offset(u64::MAX)))
     }
 
-    pub(super) fn behind(&self, after: &str, limit: usize) -> Vec<Box<str>> {
-        let names = self.progress.iter().map(|(name, _)| name);
-        names.filter(|name| &***name > after).take(limit).cloned().collect()
+    pub(super) fn behind(&self, after: &str, limit: usize) -> Vec<Behind> {
+        let behind = |(name, place): (&str, &Place)| Behind {
+            subscription: name.into(),
+            tenant: place.tenant,
+            cursor: place.cursor,
+            plain: place.acked.is_empty() && self.rows_of(name).next().is_none(),
+        };
+        let named = self.progress.iter().map(|(name, place)| (&**name, place));
+        named.filter(|(name, _)| *name > after).take(limit).map(behind).collect()
     }
 
     pub(super) fn swept(&self) -> Vec<Swept> {

@@ -60,8 +60,8 @@ use crate::answers::Asker;
 use crate::event::{Event, Tenant};
 use crate::query::{Frame, Framed, Page, Query};
 use crate::store::{
-    Attempt, CommitError, DeadCounts, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Pending, Progress, Seal,
-    Store, Swept, Unavailable, Write, Written,
+    Attempt, Behind, CommitError, DeadCounts, DeadLetter, DeadQuery, Document, Extent, Kind, Owner, Pending, Progress,
+    Seal, Store, Swept, Unavailable, Write, Written,
 };
 use crate::tail::Tail;
 
@@ -267,7 +267,7 @@ impl Store for SqliteStore {
         self.ask(None, move |reader| reader.progress(&subscription))
     }
 
-    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Box<str>>, Unavailable>> {
+    fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Behind>, Unavailable>> {
         let after = after.to_owned();
         self.ask(None, move |reader| reader.behind(&after, limit))
     }

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::connection::LAYOUT_1;
-use super::{history, letters, settle};
+use super::{history, letters, reader, settle};
 
 /// The steps of a statement's plan.
 fn plan(connection: &Connection, sql: &str) -> Vec<String> {
@@ -39,10 +39,18 @@ fn every_list_is_an_index_scan() {
             history::BY_SUBSCRIPTION.to_owned(),
             "SEARCH attempt USING INDEX attempt_by_subscription (subscription=? AND rowid<?)",
         ),
-        (settle::BEHIND.to_owned(), "SEARCH progress USING PRIMARY KEY (subscription>?)"),
+        (reader::DOCUMENTS_OF.to_owned(), "SEARCH document USING PRIMARY KEY (kind=? AND owner=? AND id>?)"),
     ] {
         assert_eq!(plan(&connection, &sql), [expected], "{sql}");
     }
+    assert_eq!(
+        plan(&connection, settle::BEHIND),
+        [
+            "SEARCH progress USING PRIMARY KEY (subscription>?)",
+            "CORRELATED SCALAR SUBQUERY 1",
+            "SEARCH pending_row USING PRIMARY KEY (subscription=?)"
+        ]
+    );
     // Numbers are sorted, not what they stand for.
     let by_event = plan(&connection, history::BY_EVENT);
     assert_eq!(

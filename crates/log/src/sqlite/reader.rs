@@ -16,6 +16,15 @@ use crate::event::{Data, Event, Record, Tenant};
 use crate::query::{Frame, Framed, Order, Page, Query};
 use crate::store::{Appended, Document, Kind, Owner, Unavailable};
 
+/// An owner's documents: an index scan.
+pub(crate) const DOCUMENTS_OF: &str = "SELECT owner, id, revision, body FROM document \
+     WHERE kind = ?1 AND owner = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
+/// Those of all, which looks at each of the kind. Equal ids of several owners stay together, or the next page, which begins
+/// after an id, would miss some.
+const DOCUMENTS: &str = "SELECT owner, id, revision, body FROM document \
+     WHERE kind = ?1 AND ?2 IS NULL AND id > ?3 AND id <= (SELECT max(id) FROM (SELECT id FROM document \
+     WHERE kind = ?1 AND id > ?3 ORDER BY id LIMIT ?4)) ORDER BY id, owner";
+
 /// The columns that [`event`] reads, in its order.
 pub(crate) const EVENT_COLUMNS: &str = "offset, recorded_ms, supplied, checksum, salt, header, data";
 
@@ -141,10 +150,7 @@ impl Reader {
     }
 
     pub(crate) fn list(&self, kind: Kind, owner: Option<Owner>, after: &str, limit: usize) -> Read<Vec<Document>> {
-        // Equal ids of several owners stay together, or the next page, which begins after an id, would miss some.
-        let sql = "SELECT owner, id, revision, body FROM document \
-                   WHERE kind = ?1 AND (?2 IS NULL OR owner = ?2) AND id > ?3 AND id <= (SELECT max(id) FROM (SELECT id FROM document \
-                   WHERE kind = ?1 AND (?2 IS NULL OR owner = ?2) AND id > ?3 ORDER BY id LIMIT ?4)) ORDER BY id, owner";
+        let sql = if owner.is_some() { DOCUMENTS_OF } else { DOCUMENTS };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let list = || {
             self.connection

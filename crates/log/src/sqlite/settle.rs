@@ -9,10 +9,11 @@ use super::group::Group;
 use super::reader::{Read, Reader, unavailable};
 use super::writer::{Stop, Writer};
 use crate::event::Tenant;
-use crate::store::{Progress, Settle, Sweep, Swept, Unavailable, Written};
+use crate::store::{Behind, Progress, Settle, Sweep, Swept, Unavailable, Written};
 
-pub(crate) const BEHIND: &str =
-    "SELECT subscription FROM progress WHERE subscription > ? ORDER BY subscription LIMIT ?";
+pub(crate) const BEHIND: &str = "SELECT subscription, tenant, cursor, length(acked) = 0 AND NOT EXISTS \
+     (SELECT 1 FROM pending_row WHERE pending_row.subscription = progress.subscription) \
+     FROM progress WHERE subscription > ? ORDER BY subscription LIMIT ?";
 
 impl Writer {
     pub(crate) fn settle(&mut self, group: &mut Group, now: Timestamp, settle: &Settle) -> Result<Written, Stop> {
@@ -149,12 +150,21 @@ impl Reader {
         read().map_err(|error| unavailable(&error))
     }
 
-    pub(crate) fn behind(&self, after: &str, limit: usize) -> Read<Vec<Box<str>>> {
+    pub(crate) fn behind(&self, after: &str, limit: usize) -> Read<Vec<Behind>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let behind = |row: &SqlRow<'_>| {
+            let (subscription, tenant) = (row.get::<_, String>(0)?.into(), Tenant(row.get(1)?));
+            Ok(Behind {
+                subscription,
+                tenant,
+                cursor: Offset(row.get::<_, i64>(2)?.cast_unsigned()),
+                plain: row.get(3)?,
+            })
+        };
         let read = || {
             self.connection
                 .prepare_cached(BEHIND)?
-                .query_map(params![after, limit], |row| row.get::<_, String>(0).map(Into::into))?
+                .query_map(params![after, limit], behind)?
                 .collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(|error| unavailable(&error))

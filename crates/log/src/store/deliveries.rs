@@ -67,6 +67,19 @@ pub struct Progress {
     pub rows: Vec<Row>,
 }
 
+/// A subscription that has a progress of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// Its name.
+    pub subscription: Box<str>,
+    /// Whose events it gets.
+    pub tenant: Tenant,
+    /// Everything through here is settled but for rows.
+    pub cursor: Offset,
+    /// Nothing else is kept: nothing is settled above the cursor, and nothing waits.
+    pub plain: bool,
+}
+
 /// A delivery given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {

@@ -15,8 +15,8 @@ impl Runner {
         if self.lane.is_pulled() {
             return (self.signals.answers.len() < self.attempts.sink.capacity()).then_some(None);
         }
-        let proven = self.lane.standing().circuit.is_proven();
-        let place = self.shard.room.enter(self.subscription.tenant, proven, &self.bell);
+        let enter = || self.shard.room.enter(self.subscription.tenant, self.repute(), &self.ticket);
+        let place = self.ticket.take().or_else(enter);
         self.crowded = place.is_none();
         place.map(Some)
     }

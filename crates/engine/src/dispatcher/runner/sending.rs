@@ -15,10 +15,12 @@ impl Runner {
         self.crowded = false;
         while self.lane.is_ready(now) {
             let Some(place) = self.place() else { return };
-            let Some(turn) = self.lane.next(now) else { return };
+            let Some(turn) = self.lane.next(now) else { break };
             let held = self.held.remove(&turn.offset);
             self.signals.answers.push(self.attempts.make(turn, held, place));
         }
+        // A place that is not needed any more is somebody else's.
+        drop(self.ticket.take());
     }
 
     pub(super) fn settle(&mut self, mut attempted: Attempted) {

@@ -3,19 +3,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tidings_core::circuit::Repute;
 use tidings_core::offset::Offset;
 
 use super::{Shard, State};
-use crate::dispatcher::entry::{Drained, End};
+use crate::dispatcher::entry::{Drained, End, inbox_max};
 
 impl Shard {
     /// What waits for a lane, up to `limit` events.
-    pub(in crate::dispatcher) fn drain(&self, number: u32, limit: usize) -> Drained {
+    pub(in crate::dispatcher) fn drain(&self, number: u32, limit: usize, repute: Repute) -> Drained {
         let mut state = self.state.lock();
         let State { entries, parts, .. } = &mut *state;
         let Some(entry) = entries.get_mut(&number) else { return Drained::default() };
         let place = parts.get(&entry.subscription.tenant).map(|part| part.place);
         let Some(lane) = &mut entry.lane else { return Drained::default() };
+        lane.inbox_max = inbox_max(repute);
         let count = limit.min(lane.inbox.len());
         let events = lane.inbox.drain(..count).collect();
         let empty = lane.inbox.is_empty();
@@ -46,6 +48,7 @@ impl Shard {
             lane.attached = false;
             lane.inbox.clear();
         }
+        state.interest(number, false);
     }
 
     /// Ends a lane that has nothing to do; false if something came meanwhile.
@@ -65,6 +68,7 @@ impl Shard {
         if dormant {
             state.interest(number, false);
         }
+        state.track(number);
         true
     }
 
@@ -77,6 +81,7 @@ impl Shard {
         if let Some(entry) = state.entries.get_mut(&number) {
             entry.end(end);
         }
+        state.track(number);
     }
 
     /// Has a lane begin again that ended by a fault.
@@ -95,6 +100,7 @@ impl Shard {
         } else {
             state.interest(number, false);
         }
+        state.track(number);
     }
 
     pub(in crate::dispatcher) fn note_dead(&self, number: u32, more: u64, less: u64) {

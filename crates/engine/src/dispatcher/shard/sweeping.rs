@@ -1,6 +1,6 @@
 //! What the sweepers of a shard do to it: they put events to lanes, and move the cursors of slots.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidings_core::offset::Offset;
@@ -8,10 +8,9 @@ use tidings_log::store::Sweep;
 use tidings_log::{Event, Tenant};
 
 use super::{Phase, Shard, State};
-use crate::dispatcher::entry::INBOX_MAX;
 
-/// Subscriptions that one sweep makes current.
-const CURRENT_MAX: usize = 1_024;
+/// Subscriptions that one sweep makes current: a few milliseconds of the writer's time.
+pub(in crate::dispatcher) const CURRENT_MAX: usize = 256;
 
 impl Shard {
     /// Puts swept events to those who want them.
@@ -19,6 +18,7 @@ impl Shard {
         let mut state = self.state.lock();
         let mut found = Vec::new();
         let mut rung = Vec::new();
+        let mut detached = Vec::new();
         for event in events {
             let Some(part) = state.parts.get(&tenant) else { return };
             part.interest.find(&event.subject, &mut found);
@@ -32,9 +32,11 @@ impl Shard {
                         if lane.inbox.is_empty() {
                             rung.push(number);
                         }
-                        lane.attached = lane.inbox.len() < INBOX_MAX;
+                        lane.attached = lane.inbox.len() < lane.inbox_max;
                         if lane.attached {
                             lane.inbox.push_back(Arc::clone(event));
+                        } else {
+                            detached.push(number);
                         }
                     }
                     // It reads for itself until it has caught up.
@@ -48,6 +50,10 @@ impl Shard {
         }
         if let (Some(part), Some(last)) = (state.parts.get_mut(&tenant), events.last()) {
             part.place = part.place.max(last.offset);
+        }
+        // Until they have caught up, no event costs anything for them.
+        for number in detached {
+            state.interest(number, false);
         }
         for lane in rung.iter().filter_map(|number| state.entries.get(number)?.lane.as_ref()) {
             lane.bell.notify_one();
@@ -67,51 +73,65 @@ impl Shard {
         state.parts.get(&tenant).map_or((Offset(0), false), |part| (part.place, !part.interest.is_empty()))
     }
 
-    /// What a sweep has to commit for a tenant: a write for each slot that moved.
+    /// What a sweep has to commit for a tenant: a write for each slot that moved, or whose subscriptions become current.
     pub(in crate::dispatcher) fn sweeps(&self, tenant: Tenant) -> Vec<Sweep> {
         let mut state = self.state.lock();
         let State { entries, parts, .. } = &mut *state;
         // A shard that is shut has given its lanes away: they only look idle.
         let part = parts.get_mut(&tenant).filter(|_| *self.phase.borrow() != Phase::Shut);
         let Some(part) = part else { return Vec::new() };
-        let mut through: BTreeMap<u8, Offset> = BTreeMap::new();
-        for entry in entries.values().filter(|entry| entry.subscription.tenant == tenant) {
-            let through = through.entry(entry.slot).or_insert(part.place);
+        let mut through: BTreeMap<u8, Offset> = part.slots.keys().map(|slot| (*slot, part.place)).collect();
+        for entry in part.lanes.iter().filter_map(|number| entries.get(number)) {
             // What a lane without a row of its own has not settled, the slot must not pass.
-            if let Some(cursor) = entry.uncommitted() {
+            if let (Some(cursor), Some(through)) = (entry.uncommitted(), through.get_mut(&entry.slot)) {
                 *through = cursor.min(*through);
             }
         }
-        let mut sweeps: Vec<_> = through
-            .into_iter()
-            .map(|(slot, through)| Sweep { tenant, slot, through, current: Vec::new() })
-            .filter(|sweep| part.swept.get(&sweep.slot).is_none_or(|before| *before < sweep.through))
-            .collect();
+        // A slot never goes back.
+        through.retain(|slot, through| part.swept.get(slot).is_none_or(|before| *before <= *through));
+        let mut current: BTreeMap<u8, Vec<Box<str>>> = BTreeMap::new();
         let mut left = CURRENT_MAX;
-        for entry in entries.values_mut().filter(|entry| entry.subscription.tenant == tenant && entry.is_idle()) {
-            let sweep = sweeps.iter_mut().find(|sweep| sweep.slot == entry.slot);
-            let Some(sweep) = sweep.filter(|sweep| left > 0 && entry.committed <= sweep.through) else { continue };
+        let mut taken = BTreeSet::new();
+        for number in &part.idle {
+            let Some(entry) = entries.get_mut(number).filter(|_| left > 0) else { break };
+            let Some(through) = through.get(&entry.slot).filter(|through| entry.committed <= **through) else {
+                continue;
+            };
             entry.own = false;
-            entry.since = entry.since.max(sweep.through);
-            sweep.current.push(entry.subscription.id.clone());
+            entry.since = entry.since.max(*through);
+            current.entry(entry.slot).or_default().push(entry.subscription.id.clone());
+            taken.insert(*number);
             left -= 1;
         }
+        part.idle = &part.idle - &taken;
+        let moved = |slot: &u8, through: &Offset| part.swept.get(slot).is_none_or(|before| before < through);
+        let sweeps: Vec<_> = through
+            .into_iter()
+            .map(|(slot, through)| Sweep { tenant, slot, through, current: current.remove(&slot).unwrap_or_default() })
+            .filter(|sweep| moved(&sweep.slot, &sweep.through) || !sweep.current.is_empty())
+            .collect();
         part.swept.extend(sweeps.iter().map(|sweep| (sweep.slot, sweep.through)));
         sweeps
+    }
+
+    /// Whether some of a tenant's subscriptions have nothing to do, and still a progress of their own.
+    pub(in crate::dispatcher) fn has_idle(&self, tenant: Tenant) -> bool {
+        self.state.lock().parts.get(&tenant).is_some_and(|part| !part.idle.is_empty())
     }
 
     /// Takes back what [`Shard::sweeps`] told: it could not be committed.
     pub(in crate::dispatcher) fn unswept(&self, tenant: Tenant, sweeps: &[Sweep]) {
         let mut state = self.state.lock();
-        let State { entries, parts, by_id, .. } = &mut *state;
         for sweep in sweeps {
-            if let Some(part) = parts.get_mut(&tenant) {
+            if let Some(part) = state.parts.get_mut(&tenant) {
                 part.swept.remove(&sweep.slot);
             }
-            for entry in sweep.current.iter().filter_map(|id| by_id.get(id)) {
-                if let Some(entry) = entries.get_mut(entry) {
+            for id in &sweep.current {
+                let Some(&number) = state.by_id.get(id) else { continue };
+                if let Some(entry) = state.entries.get_mut(&number) {
                     entry.own = true;
                 }
+                state.track(number);
             }
         }
     }

@@ -79,7 +79,7 @@ impl Webhooks {
         writes.push(audit::append(tenant, event_type, actor, &what, now)?);
         let committed = self.store.commit(now, writes).await;
         let after = Arc::new(if committed.is_ok() { after } else { before.clone() });
-        self.install(tenant, Arc::clone(&after));
+        self.install(tenant, Arc::clone(&after), false);
         committed.map(|_| after)
     }
 
@@ -93,7 +93,7 @@ impl Webhooks {
         let removed = self.commit_removal(tenant, record, &ids, actor).await;
         match removed {
             Ok(()) => self.forget(record),
-            Err(_) => self.install(tenant, Arc::clone(record)),
+            Err(_) => self.install(tenant, Arc::clone(record), false),
         }
         removed
     }

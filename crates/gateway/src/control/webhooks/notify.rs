@@ -18,7 +18,7 @@ use tidings_sinks::webhook::Format;
 
 use super::means::Means;
 use super::record::Record;
-use super::sink::Way;
+use super::sink::{Way, lazily};
 use crate::control::Fault;
 
 /// Targets of one webhook.
@@ -74,8 +74,8 @@ pub(crate) fn owner(subscription: &str) -> (&str, Option<usize>) {
 /// The subscription to a target; an error if it cannot be reached as the settings are.
 pub(super) fn subscription(
     (tenant, start): (Tenant, Offset),
-    record: &Record,
-    means: &Means,
+    record: &Arc<Record>,
+    means: &Arc<Means>,
     number: usize,
     target: &str,
 ) -> Result<Subscription> {
@@ -88,16 +88,18 @@ pub(super) fn subscription(
     Ok(Subscription {
         id: id(&record.id, number),
         tenant,
-        filter,
+        filter: filter.into(),
         start,
+        fresh: false,
         settings: lane::Settings { max_concurrency: CONCURRENCY, ..lane::Settings::default() },
         subscriber: Subscriber::Webhook,
         told: false,
-        sink: sink(record, means, target)?,
+        sink: lazily(record, Some(target), means)?,
     })
 }
 
-fn sink(record: &Record, means: &Means, target: &str) -> Result<Arc<dyn Sink>> {
+/// The way to a target; an error if what is kept cannot be opened, or the target not be reached as the settings are.
+pub(super) fn sink(record: &Record, means: &Means, target: &str) -> Result<Arc<dyn Sink>> {
     if let Some(to) = target.strip_prefix(MAILTO) {
         let smtp = means.smtp.as_ref().ok_or_else(|| anyhow!("`smtp.host` is not set any more"))?;
         return Ok(Arc::new(smtp.mail(to).map_err(|error| anyhow!(error))?));

@@ -13,21 +13,18 @@ use tidings_core::offset::Offset;
 use tidings_core::secret::SigningSecret;
 use tidings_core::tenant::TenantName;
 use tidings_engine::dispatcher::{Dispatcher, LaneStatus, Subscriber, Subscription, opening};
-use tidings_log::store::{Document, Expect, Kind, Owner, Store, Write};
+use tidings_log::store::{Document, Expect, Kind, Owner, Store, Write, walk};
 use tidings_log::{CommitError, Tenant};
 use tokio::sync::Mutex;
 
 use super::means::Means;
 use super::record::Record;
 use super::settings::Draft;
-use super::sink::Way;
+use super::sink::lazily;
 use super::traced::traced;
 use super::{Verdict, notify, sample};
 use crate::clock;
 use crate::control::audit::{self, Actor};
-
-/// Documents read at once when the registry is loaded.
-const PAGE: usize = 1_000;
 
 /// All webhooks, in memory.
 pub(crate) struct Webhooks {
@@ -35,7 +32,7 @@ pub(crate) struct Webhooks {
     by_tenant: RwLock<HashMap<TenantName, BTreeMap<Box<str>, Entry>>>,
     pub(crate) store: Arc<dyn Store>,
     pub(super) dispatcher: Arc<Dispatcher>,
-    pub(crate) means: Means,
+    pub(crate) means: Arc<Means>,
 }
 
 #[derive(Clone)]
@@ -56,32 +53,24 @@ pub(crate) struct New {
 
 impl Webhooks {
     pub(crate) fn new(store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>, means: Means) -> Self {
-        Self { by_tenant: RwLock::default(), store, dispatcher, means }
+        Self { by_tenant: RwLock::default(), store, dispatcher, means: Arc::new(means) }
     }
 
     /// Reads all webhooks and starts their lanes.
     pub(crate) async fn load(&self) -> Result<()> {
-        let mut after = String::new();
-        loop {
-            let page = self.store.list(Kind::Webhook, None, &after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.id.to_string();
-            for document in page {
-                let Owner::Tenant(tenant) = document.owner else { continue };
-                match serde_json::from_slice::<Record>(&document.body) {
-                    Ok(record) => self.install(tenant, Arc::new(record)),
-                    // Its events wait on the log; the others must not.
-                    Err(error) => tracing::error!(webhook = &*document.id, %error, "a webhook cannot be read"),
-                }
-            }
-        }
+        let load = |tenant, document: Document| match serde_json::from_slice::<Record>(&document.body) {
+            Ok(record) => self.install(tenant, Arc::new(record), false),
+            // Its events wait on the log; the others must not.
+            Err(error) => tracing::error!(webhook = &*document.id, %error, "a webhook cannot be read"),
+        };
+        Ok(walk(&*self.store, Kind::Webhook, load).await?)
     }
 
-    /// Has a webhook run as it is in `record`, from now on.
-    pub(super) fn install(&self, tenant: Tenant, record: Arc<Record>) {
+    /// Has a webhook run as it is in `record`, from now on; `fresh`: it was made just now.
+    pub(super) fn install(&self, tenant: Tenant, record: Arc<Record>, fresh: bool) {
         let head = self.store.extent(tenant).head;
         let mut by_tenant = self.by_tenant.write();
-        if let Some(subscription) = told(&record.id, self.subscription(tenant, &record)) {
+        if let Some(subscription) = told(&record.id, self.subscription(tenant, &record, fresh)) {
             self.dispatcher.start(subscription);
         }
         for (number, target) in notify::targets(&record, &self.means).into_iter().enumerate() {
@@ -95,16 +84,17 @@ impl Webhooks {
         of_tenant.insert(record.id.clone(), Entry { record, turn });
     }
 
-    fn subscription(&self, tenant: Tenant, record: &Record) -> Result<Subscription> {
+    fn subscription(&self, tenant: Tenant, record: &Arc<Record>, fresh: bool) -> Result<Subscription> {
         Ok(Subscription {
             id: record.id.clone(),
             tenant,
-            filter: record.filter(),
+            filter: record.filter().into(),
             start: record.start,
+            fresh,
             settings: record.settings.lane(),
             subscriber: Subscriber::Webhook,
             told: true,
-            sink: traced(&record.id, Way::own(record, &self.means).sink(record, &self.means)?, &self.means),
+            sink: traced(&record.id, lazily(record, None, &self.means)?, &self.means),
         })
     }
 
@@ -125,7 +115,7 @@ impl Webhooks {
         writes.push(audit::append(tenant, "tidings.webhook.created", actor, &record.redacted(), now)?);
         self.store.commit(now, writes).await?;
         let record = Arc::new(record);
-        self.install(tenant, Arc::clone(&record));
+        self.install(tenant, Arc::clone(&record), true);
         Ok(record)
     }
 
