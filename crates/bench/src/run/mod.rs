@@ -104,6 +104,8 @@ enum Row {
     OutboxProducer,
     /// What reading an outbox costs while nothing happens.
     OutboxIdle,
+    /// What it costs and gives that the database wakes its reader.
+    OutboxWake,
 }
 
 /// What one run has at hand.
@@ -131,7 +133,7 @@ struct Sizes {
 }
 
 impl Row {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -154,6 +156,7 @@ impl Row {
         Self::OutboxDelay,
         Self::OutboxProducer,
         Self::OutboxIdle,
+        Self::OutboxWake,
     ];
 
     fn name(self) -> String {
@@ -262,6 +265,7 @@ impl Bench {
             Row::OutboxDelay => outbox::delay(self).await,
             Row::OutboxProducer => outbox::producer(self).await,
             Row::OutboxIdle => outbox::idle(self).await,
+            Row::OutboxWake => outbox::wake(self).await,
         }
     }
 }

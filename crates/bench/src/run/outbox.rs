@@ -34,6 +34,10 @@ const IDLE_SECONDS_MAX: f64 = 1.0;
 const IDLE_POLLS_MAX: f64 = 11.0;
 /// Between the last that happened and what is measured: pauses have grown by then.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// Of the transactions a second of an application whose database wakes nobody.
+const WAKE_RATIO_MIN: f64 = 0.95;
+/// Transactions a second that find the reader asleep.
+const SELDOM: u32 = 4;
 /// Connections of the row about the producer's cost.
 const PRODUCERS: &str = "16";
 const ARRIVE_WITHIN: Duration = Duration::from_mins(2);
@@ -129,7 +133,7 @@ pub(crate) async fn delay(bench: &Bench) -> anyhow::Result<Vec<Line>> {
         settle_disk();
         let server = reader(bench, &postgres, folder.path()).await?;
         let until = clock::now() + Duration::from_secs_f64(bench.sizes.seconds);
-        let mut delays = timeout(ARRIVE_WITHIN, arrivals(&server, &postgres, until)).await??;
+        let mut delays = timeout(ARRIVE_WITHIN, arrivals(&server, &postgres, (EMITTERS, RATE), until)).await??;
         server.stop().await?;
         let found = delays.percentiles();
         p50.add(Side::Tidings, f64::from(found.p50) / 1_000.0);
@@ -141,13 +145,18 @@ pub(crate) async fn delay(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     Ok(vec![p50, p99])
 }
 
-/// How long each event took that arrived until then.
-async fn arrivals(server: &Server, postgres: &Postgres, until: Instant) -> anyhow::Result<Latencies> {
+/// How long each event took that arrived until then, of so many connections that emit so many a second together.
+async fn arrivals(
+    server: &Server,
+    postgres: &Postgres,
+    (emitters, rate): (u32, u32),
+    until: Instant,
+) -> anyhow::Result<Latencies> {
     let mut stream = BufReader::new(TcpStream::connect(server.addr()).await?).lines();
     let request = "GET /events/stream?types=bench.told HTTP/1.1\r\nhost: localhost\r\n\r\n";
     stream.get_mut().write_all(request.as_bytes()).await?;
     while stream.next_line().await?.context("the stream ended")?.trim() != "id: 0" {}
-    for _ in 0..EMITTERS {
+    for _ in 0..emitters {
         let mut child = Command::new(postgres.program("psql"))
             .args(["-Xq", &postgres.url(DATABASE)])
             .stdin(Stdio::piped())
@@ -159,7 +168,7 @@ async fn arrivals(server: &Server, postgres: &Postgres, until: Instant) -> anyho
         let mut stdin = child.stdin.take().context("psql has an input")?;
         tokio::spawn(async move {
             let _child = child;
-            let mut ticks = interval(Duration::from_secs(1) * EMITTERS / RATE);
+            let mut ticks = interval(Duration::from_secs(1) * emitters / rate);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let sql = "SELECT tidings.emit('bench.told', json_build_object('t', \
                        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint));\n";
@@ -249,4 +258,35 @@ async fn spent(server: &Server, postgres: &Postgres) -> anyhow::Result<(f64, Dur
     let polls = polls.context("no count of polls")?.parse()?;
     let theirs = postgres.processes().into_iter().filter_map(|pid| time_on_processor(pid).ok()).sum();
     Ok((polls, server.time_on_processor()?, theirs))
+}
+
+/// What it costs and gives that the database wakes its reader.
+pub(crate) async fn wake(bench: &Bench) -> anyhow::Result<Vec<Line>> {
+    let title = format!("outbox: transactions of {PRODUCERS} connections that emit, waking the reader, against not");
+    let mut cost = Line::new("outbox-wake", &title, Unit::EventsPerSecond, Goal::RatioAtLeast(WAKE_RATIO_MIN));
+    let title = format!("outbox: commit → stream at {SELDOM}/s, p50, waking the reader, against not");
+    let mut delay = Line::new("outbox-wake", &title, Unit::Milliseconds, Goal::RatioOnly);
+    let postgres = database(bench).await?;
+    for pair in 0..bench.sizes.pairs {
+        for side in Side::both(pair) {
+            match side {
+                Side::Baseline => drop(postgres.sql(DATABASE, "DROP TRIGGER IF EXISTS wake ON tidings.outbox")),
+                Side::Tidings => {
+                    let url = postgres.url(DATABASE);
+                    bench.programs.run_tidings(&["outbox", "install", "--wake", "--url", &url]).await?;
+                }
+            }
+            let folder = bench.work.folder()?;
+            settle_disk();
+            let server = reader(bench, &postgres, folder.path()).await?;
+            let until = clock::now() + Duration::from_secs_f64(bench.sizes.seconds);
+            let mut seldom = timeout(ARRIVE_WITHIN, arrivals(&server, &postgres, (1, SELDOM), until)).await??;
+            delay.add(side, f64::from(seldom.percentiles().p50) / 1_000.0);
+            cost.add(side, pgbench(&postgres, folder.path(), EMITTING, bench.sizes.seconds).await?);
+            server.stop().await?;
+        }
+        cost.tell(pair);
+        delay.tell(pair);
+    }
+    Ok(vec![cost, delay])
 }

@@ -5,7 +5,7 @@ mod quarantine;
 mod sqlite;
 mod watch;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tidings_sources::outbox::postgres::{self, install};
@@ -25,7 +25,7 @@ pub(crate) struct OutboxArguments {
 
 #[derive(Subcommand)]
 enum OutboxCommand {
-    /// Make the outbox; again: only give rights
+    /// Make the outbox; again: only give rights and what --wake makes
     #[command(after_help = "Examples:
   tidings outbox install --url postgres://owner@localhost/shop --role shop --reader tidings
   tidings outbox install --url sqlite:///var/lib/shop/app.db
@@ -61,9 +61,27 @@ struct InstallArguments {
     /// Role or account that Tidings connects as, which may then read the outbox
     #[arg(long, value_name = "ROLE")]
     reader: Option<String>,
+    /// Have PostgreSQL wake Tidings when an event is committed, instead of waiting to be asked; again: in an outbox that is
+    /// there
+    #[arg(long)]
+    wake: bool,
     /// Print the SQL and change nothing
     #[arg(long)]
     print: bool,
+}
+
+impl InstallArguments {
+    fn roles(&self) -> install::Roles {
+        install::Roles { producers: self.roles.clone(), reader: self.reader.clone() }
+    }
+
+    /// What only PostgreSQL has.
+    fn only_common(&self) -> Result<()> {
+        if self.wake {
+            bail!("--wake: only PostgreSQL can wake its reader; leave it out");
+        }
+        Ok(())
+    }
 }
 
 #[derive(Args)]
@@ -100,18 +118,20 @@ pub(crate) fn run(arguments: &OutboxArguments) -> Result<u8> {
 
 fn install(arguments: &InstallArguments) -> Result<u8> {
     if let Some(url) = arguments.url.as_deref().filter(|url| sqlite::is_meant(url)) {
+        arguments.only_common()?;
         return sqlite::install(url, arguments);
     }
     if let Some(url) = arguments.url.as_deref().filter(|url| mysql::is_meant(url)) {
+        arguments.only_common()?;
         return mysql::install(url, arguments);
     }
-    let roles = install::Roles { producers: arguments.roles.clone(), reader: arguments.reader.clone() };
+    let wanted = install::Wanted { roles: arguments.roles(), wake: arguments.wake };
     let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
-        print!("{}", install::script(&roles));
+        print!("{}", install::script(&wanted));
         return Ok(OK);
     };
     let config = config(url)?;
-    let made = block_on(async { Ok(install::install(&config, &roles).await?) })?;
+    let made = block_on(async { Ok(install::install(&config, &wanted).await?) })?;
     println!(
         "{}",
         if made { "The outbox is made: schema tidings." } else { "The outbox was there; rights were given." }

@@ -12,6 +12,7 @@ mod position;
 mod session;
 mod snapshot;
 mod statements;
+mod wake;
 pub mod watch;
 
 use std::time::Duration;
@@ -107,7 +108,10 @@ impl Reader {
     }
 
     pub(super) async fn woken(&mut self, pause: Duration) {
-        sleep(pause).await;
+        match &mut self.session {
+            Some(session) => session.rest(pause).await,
+            None => sleep(pause).await,
+        }
     }
 }
 

@@ -8,4 +8,5 @@ mod race;
 mod restored;
 mod rig;
 mod sqlite;
+mod wake;
 mod watch;

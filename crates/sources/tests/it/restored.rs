@@ -187,3 +187,72 @@ async fn an_outbox_that_is_behind_is_told_once_and_once_more_when_it_is_not() {
     rig.settled().await;
     assert_eq!(rig.all().await.len(), 4, "each once");
 }
+
+/// Makes a copy of a database by a dump, in a cluster that has it not.
+fn dump(from: (&Postgres, &str), to: &Postgres) {
+    to.sql("postgres", &format!("CREATE DATABASE {}", from.1));
+    let mut command = std::process::Command::new("sh");
+    command.args(["-ec", "\"$1\" \"$2\" > \"$5\"; \"$3\" -Xq -v ON_ERROR_STOP=1 -f \"$5\" \"$4\"", "dump"]);
+    command.arg(from.0.program("pg_dump")).arg(from.0.url(from.1));
+    let folder = tempfile::tempdir().unwrap();
+    command.arg(to.program("psql")).arg(to.url(from.1)).arg(folder.path().join("dump.sql"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_in_another_cluster_is_read_though_its_transactions_lie_ahead_of_that_one() {
+    let (first, second) = (cluster(), cluster());
+    let mut rig = Rig::at(database_in(&first).await).await;
+    let name = rig.url.rsplit('/').next().unwrap().to_owned();
+    rig.start();
+    emit(&rig, "before").await;
+    rig.events(1).await;
+    rig.stop().await;
+    let begun = "DO $$ BEGIN FOR i IN 1..3000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
+    rig.app.batch_execute(begun).await.unwrap();
+    // More than a batch.
+    let many = "SELECT tidings.emit('order.waiting', to_json(n), aggregate_id => 'a') FROM generate_series(1, 2500) n";
+    rig.app.batch_execute(many).await.unwrap();
+    dump((&first, &name), &second);
+    rig.url = second.url(&name);
+    rig.app = connect(&rig.url).await;
+    emit(&rig, "after").await;
+    rig.start();
+    // The first is known by its id; the reset is told.
+    let events = rig.events(2_503).await;
+    let numbers = events.iter().filter(|event| event["eventType"] == "order.waiting").map(|event| &event["data"]);
+    assert_eq!(numbers.filter_map(serde_json::Value::as_u64).collect::<Vec<_>>(), (1..=2_500).collect::<Vec<_>>());
+    assert_eq!(events[1]["data"]["reason"], "it is another database cluster");
+    emit(&rig, "later").await;
+    let events = rig.events(2_504).await;
+    assert_eq!(column(&events[2_502..], "/eventType"), ["order.after", "order.later"]);
+    rig.settled().await;
+    let found = rig.meter().measures(now());
+    assert_eq!((found.rows, found.resets), (2_502, 1), "nothing is read for ever");
+    let ahead = "SELECT count(*) FROM tidings.outbox WHERE txid >= pg_snapshot_xmax(pg_current_snapshot())";
+    assert_eq!(rig.app.query_one(ahead, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_database_at_the_same_url_is_read_from_its_beginning() {
+    let postgres = cluster();
+    let mut rig = Rig::at(database_in(&postgres).await).await;
+    let name = rig.url.rsplit('/').next().unwrap().to_owned();
+    rig.start();
+    for _ in 0..3 {
+        emit(&rig, "old").await;
+    }
+    rig.events(3).await;
+    postgres.sql("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
+    postgres.sql("postgres", &format!("CREATE DATABASE {name}"));
+    let config = tidings_sources::outbox::postgres::config(&rig.url, None).unwrap();
+    let wanted = tidings_sources::outbox::postgres::install::Wanted::default();
+    assert!(tidings_sources::outbox::postgres::install::install(&config, &wanted).await.unwrap());
+    rig.app = connect(&rig.url).await;
+    emit(&rig, "new").await;
+    let events = rig.events(5).await;
+    let mut kinds = column(&events, "/eventType");
+    kinds[3..].sort_unstable();
+    assert_eq!(kinds, ["order.old", "order.old", "order.old", "order.new", "tidings.source.reset"]);
+}

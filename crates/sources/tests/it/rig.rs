@@ -59,7 +59,7 @@ pub(crate) async fn database_in(cluster: &Postgres) -> String {
     let name = format!("db{}", NEXT.fetch_add(1, Ordering::Relaxed));
     connect(&cluster.url("postgres")).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     let url = cluster.url(&name);
-    let made = install::install(&postgres::config(&url, None).unwrap(), &install::Roles::default()).await.unwrap();
+    let made = install::install(&postgres::config(&url, None).unwrap(), &install::Wanted::default()).await.unwrap();
     assert!(made);
     url
 }

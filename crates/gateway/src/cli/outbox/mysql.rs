@@ -3,7 +3,6 @@
 use anyhow::{Result, anyhow};
 use serde_json::json;
 use tidings_sources::outbox::mysql::{self, install};
-use tidings_sources::outbox::postgres::install::Roles;
 
 use super::{InstallArguments, OK, StatusArguments, UninstallArguments, block_on, has_password, seconds, watch};
 
@@ -13,7 +12,7 @@ pub(super) fn is_meant(url: &str) -> bool {
 }
 
 pub(super) fn install(url: &str, arguments: &InstallArguments) -> Result<u8> {
-    let roles = Roles { producers: arguments.roles.clone(), reader: arguments.reader.clone() };
+    let roles = arguments.roles();
     if arguments.print {
         print!("{}", install::script(&roles));
         return Ok(OK);

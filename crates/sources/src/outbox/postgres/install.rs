@@ -9,6 +9,8 @@ use crate::outbox::ReadError;
 
 /// The SQL that makes the outbox.
 pub const INSTALL: &str = include_str!("install.sql");
+/// The SQL that has it wake its reader.
+pub const WAKE: &str = include_str!("wake.sql");
 /// The SQL that takes it away, with what depends on it.
 pub const UNINSTALL: &str = "DROP SCHEMA tidings CASCADE;\n";
 
@@ -19,6 +21,15 @@ pub struct Roles {
     pub producers: Vec<String>,
     /// The role that Tidings reads as.
     pub reader: Option<String>,
+}
+
+/// What is made beside the table.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// They get their rights.
+    pub roles: Roles,
+    /// Whether the database wakes the reader.
+    pub wake: bool,
 }
 
 /// How an outbox stands, by its database's account.
@@ -54,6 +65,12 @@ SELECT s.layout, s.install, s.reader,
         WHERE backend_xid IS NOT NULL)
 FROM tidings.state s";
 
+impl Wanted {
+    fn sql(&self) -> String {
+        format!("{}{}", if self.wake { WAKE } else { "" }, self.roles.grants())
+    }
+}
+
 impl Roles {
     /// The SQL that gives them their rights and no more.
     pub fn grants(&self) -> String {
@@ -74,16 +91,16 @@ impl Roles {
 }
 
 /// All of it, to be read and run by somebody else.
-pub fn script(roles: &Roles) -> String {
-    format!("BEGIN;\n{INSTALL}\n{}COMMIT;\n", roles.grants())
+pub fn script(wanted: &Wanted) -> String {
+    format!("BEGIN;\n{INSTALL}\n{}COMMIT;\n", wanted.sql())
 }
 
-/// Makes the outbox, if it is not there, and gives the roles their rights. Returns whether it was made.
-pub async fn install(config: &Config, roles: &Roles) -> Result<bool, ReadError> {
+/// Makes the outbox, if it is not there, and what is wanted beside. Returns whether it was made.
+pub async fn install(config: &Config, wanted: &Wanted) -> Result<bool, ReadError> {
     let client = connect(config).await?;
     let there = there(&client).await?;
-    let (install, grants) = (if there { "" } else { INSTALL }, roles.grants());
-    client.batch_execute(&format!("BEGIN;\n{install}\n{grants}COMMIT;\n")).await.map_err(|error| told(&error))?;
+    let (install, additions) = (if there { "" } else { INSTALL }, wanted.sql());
+    client.batch_execute(&format!("BEGIN;\n{install}\n{additions}COMMIT;\n")).await.map_err(|error| told(&error))?;
     Ok(!there)
 }
 

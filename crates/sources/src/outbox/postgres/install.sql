@@ -82,7 +82,8 @@ END
 $emit$;
 
 -- Says who reads, how far it is and since which era, and counts: the mark, or null if another one reads. `take`: whoever
--- read before.
+-- read before. Rows that a dump of another cluster brought may be of transactions that this one has yet to begin: whoever
+-- reads from the beginning finds them as its own.
 CREATE FUNCTION tidings.mark(reader text, take boolean, relayed pg_snapshot, era bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $mark$
 #variable_conflict use_variable
@@ -91,6 +92,9 @@ DECLARE
 BEGIN
   UPDATE tidings.state s SET mark = s.mark + 1, reader = reader, relayed = relayed
     WHERE take OR s.reader = reader RETURNING s.mark INTO marked;
+  IF marked IS NOT NULL AND pg_snapshot_xmax(relayed) = '1' THEN
+    UPDATE tidings.outbox SET txid = DEFAULT WHERE txid >= pg_snapshot_xmax(pg_current_snapshot());
+  END IF;
   IF marked IS NOT NULL THEN
     INSERT INTO tidings.witness AS w (era) VALUES (era) ON CONFLICT (only_row) DO UPDATE SET era = excluded.era;
   END IF;

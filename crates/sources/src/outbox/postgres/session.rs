@@ -1,18 +1,22 @@
 //! One connection to a source, and what is asked over it.
 
 use std::error::Error as _;
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_core::time::Timestamp;
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Statement};
 
 use super::identity::Found;
 use super::position::{Page, Position};
 use super::snapshot::Snapshot;
 use super::statements::{self, BATCH_BYTES_MAX, BATCH_ROWS_MAX};
+use super::wake::Wake;
 use super::{ANSWER, CONNECT};
 use crate::outbox::{Batch, ReadError, Row};
 
@@ -21,6 +25,7 @@ const LAYOUT: i32 = 1;
 
 pub(super) struct Session {
     client: Client,
+    wake: Option<Wake>,
     tail: Statement,
     page: Statement,
 }
@@ -29,9 +34,10 @@ type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 impl Session {
     pub(super) async fn connect(config: &Config) -> Result<Self, ReadError> {
-        let client = connect(config).await?;
-        let known = client.query_one(statements::IDENTITY, &[]);
-        let known = within(known).await?;
+        let told = Arc::new(Notify::new());
+        let notices = Arc::clone(&told);
+        let client = connect_to_hear(config, move || notices.notify_one()).await?;
+        let known = within(client.query_one(statements::IDENTITY, &[])).await?;
         if known.get::<_, Option<&str>>(0).is_none() {
             return Err(trouble("this is a standby: name the primary, for only that one knows which transactions run"));
         }
@@ -40,7 +46,16 @@ impl Session {
         }
         let tail = within(client.prepare(statements::TAIL)).await?;
         let page = within(client.prepare(statements::PAGE)).await?;
-        Ok(Self { client, tail, page })
+        let wake = within(Wake::open(&client, told)).await?;
+        Ok(Self { client, wake, tail, page })
+    }
+
+    /// Resolves after `pause`, or earlier if the database says so.
+    pub(super) async fn rest(&mut self, pause: Duration) {
+        match &mut self.wake {
+            Some(wake) => wake.rest(&self.client, pause).await,
+            None => sleep(pause).await,
+        }
     }
 
     pub(super) async fn identity(&self) -> Result<Found, ReadError> {
@@ -123,10 +138,22 @@ impl Session {
 
 /// A connection that ends with its client.
 pub(super) async fn connect(config: &Config) -> Result<Client, ReadError> {
+    connect_to_hear(config, || {}).await
+}
+
+/// The same; each notification is `heard`.
+async fn connect_to_hear(config: &Config, heard: impl Fn() + Send + 'static) -> Result<Client, ReadError> {
     let reached = timeout(CONNECT, config.connect(NoTls)).await;
-    let (client, connection) = reached.map_err(|_| trouble("no connection in time"))?.map_err(|error| told(&error))?;
-    // What ends the connection is told by the question under way.
-    tokio::spawn(async move { connection.await.ok() });
+    let (client, mut connection) =
+        reached.map_err(|_| trouble("no connection in time"))?.map_err(|error| told(&error))?;
+    tokio::spawn(async move {
+        // What ends the connection is told by the question under way.
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if matches!(message, AsyncMessage::Notification(_)) {
+                heard();
+            }
+        }
+    });
     Ok(client)
 }
 
