@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -42,6 +42,27 @@ impl Postgres {
 
     /// Makes and starts a cluster with settings, each as `name=value`.
     pub fn with(settings: &[&str]) -> Self {
+        let mut cluster = Self::make(settings);
+        cluster.run();
+        cluster
+    }
+
+    /// Makes and starts a cluster that does not sync and speaks TLS with a certificate and its key, both in PEM.
+    pub fn with_tls(certificate: &str, key: &str) -> Self {
+        let mut cluster = Self::make(&["fsync=off", "full_page_writes=off", "ssl=on"]);
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = cluster.data().join(name);
+            fs::write(&path, text).expect("a file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("for nobody else");
+            if root() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).expect("the file given away");
+            }
+        }
+        cluster.run();
+        cluster
+    }
+
+    fn make(settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("tidings-postgres-").tempdir().expect("a temporary folder");
         if root() {
             chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("the folder given away");
@@ -55,9 +76,7 @@ impl Postgres {
             .expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut cluster = Self { folder, programs, port: free_port(), settings, keeper: None };
-        cluster.run();
-        cluster
+        Self { folder, programs, port: free_port(), settings, keeper: None }
     }
 
     /// Starts it, or starts it again with the same data and port; returns when it takes connections.

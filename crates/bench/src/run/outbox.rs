@@ -193,10 +193,10 @@ async fn arrivals(
 pub(crate) async fn producer(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     let title = format!("outbox: transactions of {PRODUCERS} connections that emit, against the plain insert");
     let mut line = Line::new("outbox-producer", &title, Unit::EventsPerSecond, Goal::RatioOnly);
-    let postgres = database(bench).await?;
     for pair in 0..bench.sizes.pairs {
         for side in Side::both(pair) {
-            let folder = bench.work.folder()?;
+            // A fresh Tidings would first read what the side before has left.
+            let (postgres, folder) = (database(bench).await?, bench.work.folder()?);
             settle_disk();
             let server = reader(bench, &postgres, folder.path()).await?;
             let sql = if side == Side::Tidings { EMITTING } else { PLAIN };
@@ -266,17 +266,14 @@ pub(crate) async fn wake(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     let mut cost = Line::new("outbox-wake", &title, Unit::EventsPerSecond, Goal::RatioAtLeast(WAKE_RATIO_MIN));
     let title = format!("outbox: commit → stream at {SELDOM}/s, p50, waking the reader, against not");
     let mut delay = Line::new("outbox-wake", &title, Unit::Milliseconds, Goal::RatioOnly);
-    let postgres = database(bench).await?;
     for pair in 0..bench.sizes.pairs {
         for side in Side::both(pair) {
-            match side {
-                Side::Baseline => drop(postgres.sql(DATABASE, "DROP TRIGGER IF EXISTS wake ON tidings.outbox")),
-                Side::Tidings => {
-                    let url = postgres.url(DATABASE);
-                    bench.programs.run_tidings(&["outbox", "install", "--wake", "--url", &url]).await?;
-                }
+            // A fresh Tidings would first read what the side before has left.
+            let (postgres, folder) = (database(bench).await?, bench.work.folder()?);
+            if side == Side::Tidings {
+                let url = postgres.url(DATABASE);
+                bench.programs.run_tidings(&["outbox", "install", "--wake", "--url", &url]).await?;
             }
-            let folder = bench.work.folder()?;
             settle_disk();
             let server = reader(bench, &postgres, folder.path()).await?;
             let until = clock::now() + Duration::from_secs_f64(bench.sizes.seconds);

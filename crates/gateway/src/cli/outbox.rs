@@ -5,7 +5,7 @@ mod quarantine;
 mod sqlite;
 mod watch;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tidings_sources::outbox::postgres::{self, install};
@@ -196,9 +196,11 @@ fn seconds(seconds: Option<f64>) -> String {
 }
 
 fn config(url: &str) -> Result<tidings_sources::outbox::postgres::Config> {
-    // As psql takes it; what stands in the URL wins.
+    // Both as psql takes them; a password in the URL wins.
     let password = std::env::var("PGPASSWORD").ok().filter(|_| !has_password(url));
-    postgres::config(url, password.as_deref()).map_err(|error| anyhow!("--url: {error}"))
+    let authorities = std::env::var_os("PGSSLROOTCERT").filter(|_| url.contains("sslmode=verify-full"));
+    let authorities = authorities.map(std::fs::read).transpose().context("PGSSLROOTCERT: cannot read that file")?;
+    postgres::config(url, password.as_deref(), authorities.as_deref()).map_err(|error| anyhow!("--url: {error}"))
 }
 
 fn has_password(url: &str) -> bool {

@@ -22,6 +22,8 @@ pub(crate) struct Outbox {
     /// Where the database is, without the password.
     pub(crate) url: String,
     pub(crate) password_file: Option<PathBuf>,
+    /// PEM file of the authorities that the database's certificate is of.
+    pub(crate) ca_file: Option<PathBuf>,
     /// Whose events its rows are.
     pub(crate) tenant: TenantName,
     /// `source` of events whose row names none.
@@ -34,6 +36,7 @@ struct Entry {
     name: String,
     url: String,
     password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     tenant: Option<String>,
     source: Option<String>,
 }
@@ -55,7 +58,7 @@ pub(super) fn outboxes(values: &Values) -> Result<Vec<Outbox>> {
 }
 
 fn outbox(entry: Entry) -> Result<Outbox> {
-    let Entry { name, url, password_file, tenant, source: named } = entry;
+    let Entry { name, url, password_file, ca_file, tenant, source: named } = entry;
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(fits) {
         bail!("setting `outbox`: `name` = {name:?}: 1 to {NAME_BYTES_MAX} of a-z, 0-9 and -");
@@ -70,5 +73,5 @@ fn outbox(entry: Entry) -> Result<Outbox> {
         None => TenantName::default_tenant(),
     };
     let named = named.map(|named| source(&named).with_context(|| format!("`outbox` {name}"))).transpose()?;
-    Ok(Outbox { name, url, password_file, tenant, source: named })
+    Ok(Outbox { name, url, password_file, ca_file, tenant, source: named })
 }

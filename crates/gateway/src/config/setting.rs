@@ -76,7 +76,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         key: "outbox",
         default: "",
-        help: "outboxes that are read: [[outbox]] with name, url, password_file, tenant, source",
+        help: "outboxes that are read: [[outbox]] with name, url, password_file, ca_file, tenant, source",
     },
     Setting { key: "metrics.open", default: "false", help: "whether GET /metrics takes no key" },
     Setting {

@@ -77,9 +77,12 @@ fn reader(of: &config::Outbox, name: &str) -> Result<Reader> {
     let (scheme, _) = of.url.split_once(':').unwrap_or_default();
     match scheme {
         "postgres" | "postgresql" => {
-            let reader = postgres::Reader::new(&of.url, password, name).map_err(|error| anyhow!("`url`: {error}"))?;
-            Ok(Reader::Postgres(Box::new(reader)))
+            let authorities = of.ca_file.as_deref().map(authorities).transpose()?;
+            let config = postgres::config(&of.url, password, authorities.as_deref());
+            let config = config.map_err(|error| anyhow!("`url`: {error}"))?;
+            Ok(Reader::Postgres(Box::new(postgres::Reader::new(config, name))))
         }
+        _ if of.ca_file.is_some() => bail!("`ca_file`: only for postgres://; leave it out"),
         "sqlite" if password.is_some() => bail!("`password_file`: a file of SQLite has no password; leave it out"),
         "sqlite" => {
             let reader = sqlite::Reader::new(&of.url, name).map_err(|error| anyhow!("`url`: {error}"))?;
@@ -98,6 +101,10 @@ fn password(file: &Path) -> Result<Zeroizing<String>> {
         std::fs::read_to_string(file).with_context(|| format!("`password_file`: cannot read {}", file.display()))?,
     );
     Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+fn authorities(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("`ca_file`: cannot read {}", file.display()))
 }
 
 /// What this installation is called in outboxes: made once, so that two that read the same one notice each other.

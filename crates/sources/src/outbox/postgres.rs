@@ -6,6 +6,7 @@
 //! another's lock, every snapshot that shows it shows the other too; so rows by number within a difference, and
 //! differences one after the other, keep the order of each aggregate.
 
+mod access;
 mod identity;
 pub mod install;
 mod position;
@@ -18,10 +19,9 @@ pub mod watch;
 use std::time::Duration;
 
 use tokio::time::sleep;
-pub use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
 
 use super::reader::{Batch, Opened, ReadError};
+pub use access::{Config, config};
 use position::Position;
 use session::Session;
 use snapshot::Snapshot;
@@ -46,11 +46,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader that has not connected yet. `url`: as `postgres://user@host:5432/database`; the error says what is wrong.
-    pub fn new(url: &str, password: Option<&str>, name: &str) -> Result<Self, String> {
-        let config = config(url, password)?;
+    /// A reader that has not connected yet.
+    pub fn new(config: Config, name: &str) -> Self {
         let (half_bytes, half_age) = (HALF_BYTES, HALF_AGE);
-        Ok(Self { config, name: name.into(), session: None, half_bytes, half_age, rows_since_mark: false })
+        Self { config, name: name.into(), session: None, half_bytes, half_age, rows_since_mark: false }
     }
 
     /// Turns the halves of the outbox earlier.
@@ -113,20 +112,4 @@ impl Reader {
             None => sleep(pause).await,
         }
     }
-}
-
-/// A connection's settings from a URL; the error says what is wrong.
-pub fn config(url: &str, password: Option<&str>) -> Result<Config, String> {
-    let mut config: Config =
-        url.parse().map_err(|error| format!("a URL as in postgres://user@host/database: {error}"))?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err("sslmode=require: this version speaks to PostgreSQL in clear text only; \
-                    reach it over loopback, a socket or a tunnel, and leave sslmode out"
-            .to_owned());
-    }
-    if let Some(password) = password {
-        config.password(password);
-    }
-    config.connect_timeout(CONNECT).application_name("tidings").keepalives_idle(ANSWER).tcp_user_timeout(ANSWER);
-    Ok(config)
 }

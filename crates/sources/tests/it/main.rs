@@ -8,5 +8,6 @@ mod race;
 mod restored;
 mod rig;
 mod sqlite;
+mod tls;
 mod wake;
 mod watch;

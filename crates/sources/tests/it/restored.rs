@@ -246,7 +246,7 @@ async fn a_fresh_database_at_the_same_url_is_read_from_its_beginning() {
     rig.events(3).await;
     postgres.sql("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
     postgres.sql("postgres", &format!("CREATE DATABASE {name}"));
-    let config = tidings_sources::outbox::postgres::config(&rig.url, None).unwrap();
+    let config = tidings_sources::outbox::postgres::config(&rig.url, None, None).unwrap();
     let wanted = tidings_sources::outbox::postgres::install::Wanted::default();
     assert!(tidings_sources::outbox::postgres::install::install(&config, &wanted).await.unwrap());
     rig.app = connect(&rig.url).await;

@@ -59,7 +59,8 @@ pub(crate) async fn database_in(cluster: &Postgres) -> String {
     let name = format!("db{}", NEXT.fetch_add(1, Ordering::Relaxed));
     connect(&cluster.url("postgres")).await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     let url = cluster.url(&name);
-    let made = install::install(&postgres::config(&url, None).unwrap(), &install::Wanted::default()).await.unwrap();
+    let made =
+        install::install(&postgres::config(&url, None, None).unwrap(), &install::Wanted::default()).await.unwrap();
     assert!(made);
     url
 }
@@ -103,13 +104,17 @@ impl Rig {
 
     /// Runs the relay of the Tidings that is called so.
     pub(crate) fn start_as(&mut self, name: &str) {
-        let reader = postgres::Reader::new(&self.url, None, name).unwrap();
+        let reader = postgres::Reader::new(self.config(), name);
         self.run(Reader::Postgres(Box::new(reader)));
+    }
+
+    fn config(&self) -> postgres::Config {
+        postgres::config(&self.url, None, None).unwrap()
     }
 
     /// Runs the relay with a reader that is set otherwise.
     pub(crate) fn start_with(&mut self, set: impl FnOnce(postgres::Reader) -> postgres::Reader) {
-        let reader = set(postgres::Reader::new(&self.url, None, "tidings-1").unwrap());
+        let reader = set(postgres::Reader::new(self.config(), "tidings-1"));
         self.run(Reader::Postgres(Box::new(reader)));
     }
 }

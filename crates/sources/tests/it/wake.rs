@@ -32,10 +32,10 @@ async fn listener(url: &str) -> (tokio_postgres::Client, mpsc::UnboundedReceiver
 async fn a_commit_wakes_a_reader_that_sleeps_and_says_nothing_to_one_that_is_awake() {
     let url = database().await;
     let wanted = install::Wanted { wake: true, ..install::Wanted::default() };
-    let config = postgres::config(&url, None).unwrap();
+    let config = postgres::config(&url, None, None).unwrap();
     assert!(!install::install(&config, &wanted).await.unwrap(), "it was there, and wakes from now on");
     let (app, (_listener, mut heard)) = (connect(&url).await, listener(&url).await);
-    let mut reader = Reader::Postgres(Box::new(postgres::Reader::new(&url, None, "tidings-1").unwrap()));
+    let mut reader = Reader::Postgres(Box::new(postgres::Reader::new(config, "tidings-1")));
     let mut position = reader.open(None, true).await.unwrap().position;
     let mut batches: Vec<Batch> = Vec::new();
     for _ in 0..3 {

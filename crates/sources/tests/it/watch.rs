@@ -67,7 +67,7 @@ fn as_watched(table: &str) -> Vec<Watched> {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_to_a_table_of_postgresql_are_told() {
     let rig = Rig::new().await;
-    let config = postgres::config(&rig.url, None).unwrap();
+    let config = postgres::config(&rig.url, None, None).unwrap();
     let table = format!("\"{}\"", TABLE.replace('"', "\"\""));
     let create = format!(
         "CREATE TABLE {table} (\"{KEY}\" integer, line integer, status text, total numeric(10, 2), at timestamptz,

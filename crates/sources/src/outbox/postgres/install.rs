@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
+use super::access::Config;
 use super::session::{connect, told};
 use crate::outbox::ReadError;
 

@@ -10,8 +10,9 @@ use tidings_core::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Statement};
+use tokio_postgres::{AsyncMessage, Client, Statement};
 
+use super::access::Config;
 use super::identity::Found;
 use super::position::{Page, Position};
 use super::snapshot::Snapshot;
@@ -143,7 +144,7 @@ pub(super) async fn connect(config: &Config) -> Result<Client, ReadError> {
 
 /// The same; each notification is `heard`.
 async fn connect_to_hear(config: &Config, heard: impl Fn() + Send + 'static) -> Result<Client, ReadError> {
-    let reached = timeout(CONNECT, config.connect(NoTls)).await;
+    let reached = timeout(CONNECT, config.config.connect(config.tls.clone())).await;
     let (client, mut connection) =
         reached.map_err(|_| trouble("no connection in time"))?.map_err(|error| told(&error))?;
     tokio::spawn(async move {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
+
+use super::ANSWER;
 
 /// Of the database; as `wake.sql` has it.
 const LOCK: i64 = 32_766_977_284_925_299;
@@ -38,13 +40,14 @@ impl Wake {
     pub(super) async fn rest(&mut self, client: &Client, pause: Duration) {
         if pause < ASLEEP {
             if !self.awake {
-                let taken = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await;
-                self.awake = taken.is_ok_and(|row| row.get(0));
+                let taken = timeout(ANSWER, client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])).await;
+                self.awake = matches!(taken, Ok(Ok(row)) if row.get(0));
             }
             sleep(pause).await;
         } else if self.awake {
             // However often it was taken: an answer may have been lost.
-            self.awake = client.batch_execute("SELECT pg_advisory_unlock_all()").await.is_err();
+            let left = timeout(ANSWER, client.batch_execute("SELECT pg_advisory_unlock_all()")).await;
+            self.awake = !matches!(left, Ok(Ok(())));
         } else {
             tokio::select! {
                 () = sleep(pause) => {}

@@ -1,8 +1,9 @@
 //! Triggers that tell of changes to tables.
 
 use serde_json::json;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
+use super::access::Config;
 use super::install::there;
 use super::session::{connect, told};
 use crate::outbox::ReadError;
