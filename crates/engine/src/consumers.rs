@@ -48,6 +48,8 @@ struct State {
 /// What lies on the desk, or is out.
 struct Held {
     envelope: Bytes,
+    /// How much of it is the header.
+    header_bytes: usize,
     replay: Option<Box<str>>,
     verdict: oneshot::Sender<Outcome>,
 }
@@ -170,6 +172,13 @@ impl Queue {
         self.arrived.notify_waiters();
     }
 
+    /// An event lost its data: whoever fetches it from now on does not see it.
+    pub fn erase(&self, offset: Offset) {
+        if let Some(held) = self.state.lock().held.get_mut(&offset) {
+            held.envelope = event::envelope(&held.envelope[..held.header_bytes], None).into();
+        }
+    }
+
     /// Deliveries that workers have.
     pub fn out(&self) -> usize {
         self.state.lock().desk.out()
@@ -196,7 +205,7 @@ impl Queue {
             Some(envelope) => envelope.clone(),
             None => event::envelope(parcel.header, parcel.data.map(|data| &data[..])).into(),
         };
-        let held = Held { envelope, replay: parcel.replay.map(Into::into), verdict };
+        let held = Held { envelope, header_bytes: parcel.header.len(), replay: parcel.replay.map(Into::into), verdict };
         let mut state = self.state.lock();
         state.desk.lay(parcel.offset, parcel.attempt);
         state.held.insert(parcel.offset, held);

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,7 @@ pub struct Tail {
     /// Whose events came in which order, so that the oldest of all leaves first.
     order: Mutex<VecDeque<Arc<Ring>>>,
     bytes: AtomicUsize,
+    erasures: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -102,8 +103,15 @@ impl Tail {
         recent.events.get(place).cloned()
     }
 
-    /// Puts `event` in the place of what the ring has at its offset.
+    /// How often data was erased since the start, of whatever age. Who keeps events looks at it before they leave: when it
+    /// is another number they may have data that is not to be seen any more.
+    pub fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::Acquire)
+    }
+
+    /// Puts `event`, whose data was erased, in the place of what the ring has at its offset.
     pub(crate) fn replace(&self, event: Arc<Event>) {
+        self.erasures.fetch_add(1, Ordering::Release);
         // Held by whoever changes what the ring weighs.
         let _order = self.order.lock();
         let ring = self.ring(event.tenant);

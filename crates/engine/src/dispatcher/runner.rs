@@ -102,6 +102,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         lane.lost(lost.offset, (env.now)(), env.jitter());
     }
     attempts.sink.listen(&bell);
+    let erasures = shard.store.tail().erasures();
     let mut runner = Runner {
         shard,
         number,
@@ -116,6 +117,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         behind: true,
         crowded: false,
         held: HashMap::default(),
+        erasures,
         orders: VecDeque::new(),
         replays,
         signals: Signals::new(told, orders, bell),
@@ -142,6 +144,8 @@ struct Runner {
     crowded: bool,
     /// Events that were offered and not sent yet.
     held: HashMap<Offset, Arc<Event>>,
+    /// Erasures that `held` knows of.
+    erasures: u64,
     /// Waiting for their commit.
     orders: VecDeque<Ordered>,
     replays: Vec<Replay>,

@@ -113,7 +113,10 @@ pub(crate) async fn erase(call: Call) -> Answer {
     let erase = Write::Erase(tenant, event.subject.id.clone());
     let written = call.app.store.commit(now, vec![erase, audit]).await?;
     match written.first() {
-        Some(Written::Erased(_)) => Ok(erased(&event)),
+        Some(Written::Erased(offset)) => {
+            call.app.consumers.erase(&call.tenant, *offset);
+            Ok(erased(&event))
+        }
         other => Err(internal(&format!("unexpected answer {other:?}"))),
     }
 }

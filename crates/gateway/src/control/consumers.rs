@@ -187,6 +187,13 @@ impl Consumers {
         found
     }
 
+    /// An event lost its data: it goes from the desks too.
+    pub(crate) fn erase(&self, tenant: &TenantName, offset: Offset) {
+        let known = self.known.read();
+        let of_tenant = known.by_name.iter().filter(|((of, _), _)| of == tenant);
+        of_tenant.for_each(|(_, entry)| entry.queue.erase(offset));
+    }
+
     /// How a consumer stands; `None`: it does not run.
     pub(crate) fn status(&self, id: &str) -> Option<LaneStatus> {
         self.dispatcher.status(id)

@@ -70,6 +70,19 @@ fn shown(client: &Client, name: &str, wanted: impl Fn(&Value) -> bool) -> Value 
 }
 
 #[test]
+fn what_was_erased_before_somebody_fetched_it_comes_without_its_data() {
+    let server = Server::dev();
+    let client = server.client();
+    put(&client, "mail", &json!({}));
+    publish(&client, "e1", "o1");
+    publish(&client, "e2", "o2");
+    assert_eq!(ids(&fetched(&client, "mail", 1)), ["e1"]);
+    client.delete("/events/e2/data").expect(200);
+    let message = fetched(&client, "mail", 1).remove(0);
+    assert_eq!((&message["event"]["data"], &message["event"]["erased"]), (&Value::Null, &json!(true)), "{message}");
+}
+
+#[test]
 fn a_worker_gets_what_comes_and_what_it_acknowledges_never_comes_back() {
     let mut server = Server::dev();
     let client = server.client();

@@ -13,6 +13,11 @@ use super::{READ_PAUSE, Runner};
 impl Runner {
     pub(super) fn send(&mut self, now: Timestamp) {
         self.crowded = false;
+        let erasures = self.shard.store.tail().erasures();
+        if erasures != mem::replace(&mut self.erasures, erasures) {
+            // Read again before they are sent.
+            self.held.clear();
+        }
         while self.lane.is_ready(now) {
             let Some(place) = self.place() else { return };
             let Some(turn) = self.lane.next(now) else { break };

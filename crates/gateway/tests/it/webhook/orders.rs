@@ -1,8 +1,5 @@
 //! What a webhook is told to do: pause, resume, activate, test; and what it does by itself: deactivation.
 
-use std::sync::Mutex;
-use std::sync::mpsc::channel;
-
 use super::*;
 
 fn status(client: &Client, id: &str) -> Value {

@@ -110,3 +110,30 @@ fn answers_are_not_kept_where_the_operator_says_so() {
     let said = client.post(&format!("/webhooks/{id}/test"), "").expect(200).json();
     assert_eq!((&said["delivered"], &said["answer"]), (&json!(true), &Value::Null));
 }
+
+/// It was read before it was erased, and waits for its turn.
+#[test]
+fn what_was_erased_before_its_turn_is_sent_without_its_data() {
+    let server = Server::dev();
+    let client = server.client();
+    let (began, attempts) = channel();
+    let (let_go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let receiver = Receiver::answering(move |_, _| {
+        began.send(()).unwrap();
+        // An error says that the test is over.
+        let _ = gate.lock().unwrap().recv();
+        200
+    });
+    create(&client, &json!({ "url": receiver.url(), "maxConcurrency": 1 }));
+    let events = ["e1", "e2", "e3"].map(|id| json!({ "eventId": id, "eventType": "a.b", "data": {"secret": id} }));
+    client.post("/events", json!(events).to_string()).expect(201);
+    attempts.recv_timeout(Duration::from_secs(20)).unwrap();
+    client.delete("/events/e2/data").expect(200);
+    (0..3).for_each(|_| let_go.send(()).unwrap());
+    let told = |post: &Post| (post.json()["eventId"].clone(), post.json()["data"].clone());
+    let mut posts: Vec<_> = receiver.wait(3).iter().map(told).collect();
+    posts.sort_by_key(|(id, _)| id.to_string());
+    let secret = |id: &str| (json!(id), json!({ "secret": id }));
+    assert_eq!(posts, [secret("e1"), (json!("e2"), Value::Null), secret("e3")]);
+}
