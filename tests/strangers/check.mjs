@@ -9,6 +9,7 @@ import { CloudEvent, HTTP } from "cloudevents";
 import { EventSource } from "eventsource";
 import { Webhook as StandardWebhook } from "standardwebhooks";
 import { Webhook as SvixWebhook } from "svix";
+import WebSocket from "ws";
 
 import { Server, receiver, until } from "./server.mjs";
 
@@ -141,6 +142,33 @@ async function follow(server, path, init, listen) {
   listen(source);
   await opened;
   return source;
+}
+
+/** Follows a type over WebSockets, from the last offset on whenever the connection ends; what it saw, and how it began. */
+function keepFollowing(server, types) {
+  const found = { seen: [], words: [], opened: 0, after: 0, stopped: false };
+  const open = () => {
+    const socket = new WebSocket(`${server.url.replace("http", "ws")}/events/ws`);
+    socket.on("open", () => {
+      found.opened += 1;
+      socket.send(JSON.stringify({ type: "subscribe", id: "follow", types, from: found.after }));
+    });
+    socket.on("message", (text) => {
+      const told = JSON.parse(text);
+      if (told.type === "event") {
+        found.after = told.offset;
+        found.seen.push(told.event.data);
+      } else if (told.replay) {
+        found.words.push(told.replay);
+      }
+    });
+    // A server that is away: it comes back.
+    socket.on("error", () => {});
+    socket.on("close", () => found.stopped || setTimeout(open, 20));
+    found.stop = () => ((found.stopped = true), socket.terminate());
+  };
+  open();
+  return found;
 }
 
 const checks = {
@@ -327,6 +355,62 @@ const checks = {
     assert.deepEqual(seen, Array.from({ length: number }, (_, index) => index + 1));
     assert.deepEqual(words, ["complete", "complete", "complete"]);
     source.close();
+  },
+
+  async "npm ws misses and repeats nothing while its server is killed under load"(server) {
+    const found = keepFollowing(server, ["load.*"]);
+    const crashes = Number(process.env.TIDINGS_RESTARTS ?? 3);
+    let [number, stopped] = [0, false];
+    const load = (async () => {
+      while (!stopped) {
+        const event = { eventId: `load-${number + 1}`, eventType: "load.up", data: number + 1 };
+        // Until it is acknowledged; the id makes it one event.
+        await until("an answer", () => server.post("/events", event).catch(() => null));
+        number += 1;
+      }
+    })();
+    for (let crash = 1; crash <= crashes; crash += 1) {
+      await until("a connection", () => found.opened >= crash);
+      const before = found.seen.length;
+      await until("load", () => found.seen.length > before + 20);
+      await server.kill();
+      await server.again();
+    }
+    await until("a connection", () => found.opened > crashes);
+    stopped = true;
+    await load;
+    await until("the rest", () => found.seen.length >= number);
+    assert.deepEqual(found.seen, Array.from({ length: number }, (_, index) => index + 1));
+    assert.ok(found.words.every((word) => word === "complete"), found.words.join());
+    found.stop();
+  },
+
+  async "npm ws publishes, and works on a queue with acks"(server) {
+    const headers = { "content-type": "application/json" };
+    const body = '{"eventTypes":["job.*"]}';
+    const made = await fetch(`${server.url}/consumers/ws`, { method: "PUT", headers, body });
+    assert.equal(made.status, 201);
+    const socket = new WebSocket(`${server.url.replace("http", "ws")}/events/ws`);
+    const [done, told] = [[], []];
+    const say = (message) => socket.send(JSON.stringify(message));
+    socket.on("message", (text) => {
+      const message = JSON.parse(text);
+      told.push(message.type);
+      if (message.type !== "event") return;
+      done.push(message.event.data);
+      say({ type: "ack", subscription: "work", tokens: [message.ackToken] });
+    });
+    await new Promise((opened) => socket.on("open", opened));
+    say({ type: "subscribe", id: "work", consumer: "ws", max: 4 });
+    for (let number = 0; number < 50; number += 1) {
+      say({ type: "publish", ref: number, event: { eventType: "job.made", aggregateId: "one", data: number } });
+    }
+    await until("all work", () => done.length >= 50);
+    assert.deepEqual(done, Array.from({ length: 50 }, (_, index) => index));
+    assert.ok(!told.includes("error"));
+    const closed = new Promise((over) => socket.on("close", (code) => over(code)));
+    socket.close(1000);
+    assert.equal(await closed, 1000);
   },
 
   async "npm eventsource that crashed with its server before the first event misses none"(server) {

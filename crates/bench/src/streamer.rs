@@ -11,6 +11,9 @@ use std::thread;
 /// What Tidings adds to an event that says nothing but its type: so that frames are equally long.
 const ENVELOPE: &str = r#"{"eventId":"01a20173-0000-7000-8000-000000000000","version":1,"timestamp":"2026-11-22T10:15:30.123Z","source":"/","#;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+/// What a WebSocket begins with: nobody checks what answers its key, and a message says that it is open.
+const SOCKET_HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n\
+\x81\x16{\"state\":\"subscribed\"}";
 const TAKEN: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}";
 const READY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -26,6 +29,9 @@ pub(crate) struct Args {
     /// Send this file to whoever asks for a stream, by `sendfile`, and close.
     #[arg(long)]
     file: Option<PathBuf>,
+    /// Speak as a WebSocket does.
+    #[arg(long)]
+    websocket: bool,
 }
 
 /// All frames so far, and who gets them.
@@ -55,7 +61,7 @@ pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
         }
         if first == *b"POST" {
             let shares = shares.clone();
-            thread::spawn(move || take(stream, &shares));
+            thread::spawn(move || take(stream, &shares, args.websocket));
             continue;
         }
         let mut stream = stream;
@@ -67,7 +73,7 @@ pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
             let file = Arc::clone(file);
             thread::spawn(move || send_file(stream, &file));
         } else {
-            stream.write_all(HEAD)?;
+            stream.write_all(if args.websocket { SOCKET_HEAD } else { HEAD })?;
             lock(&shares[turn % shares.len()].sockets).push(stream);
         }
     }
@@ -75,7 +81,7 @@ pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
 }
 
 /// Takes posts of lines; every line is a frame for all.
-fn take(stream: TcpStream, shares: &[Arc<Queue>]) -> anyhow::Result<()> {
+fn take(stream: TcpStream, shares: &[Arc<Queue>], websocket: bool) -> anyhow::Result<()> {
     let mut answers = stream.try_clone()?;
     let mut lines = BufReader::new(stream);
     loop {
@@ -99,6 +105,10 @@ fn take(stream: TcpStream, shares: &[Arc<Queue>]) -> anyhow::Result<()> {
             for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 frames.0 += 1;
                 let id = frames.0;
+                if websocket {
+                    message(&mut frames.1, id, &line[1..])?;
+                    continue;
+                }
                 write!(frames.1, "id: {id}\ndata: {ENVELOPE}")?;
                 frames.1.extend_from_slice(&line[1..]);
                 frames.1.extend_from_slice(b"\n\n");
@@ -107,6 +117,18 @@ fn take(stream: TcpStream, shares: &[Arc<Queue>]) -> anyhow::Result<()> {
         }
         answers.write_all(TAKEN)?;
     }
+}
+
+/// Appends the frame of an event: a text of 126 to 65,535 bytes.
+fn message(frames: &mut Vec<u8>, id: u64, line: &[u8]) -> anyhow::Result<()> {
+    frames.extend_from_slice(&[0x81, 126, 0, 0]);
+    let begin = frames.len();
+    write!(frames, r#"{{"type":"event","subscription":"a","offset":{id},"event":{ENVELOPE}"#)?;
+    frames.extend_from_slice(line);
+    frames.push(b'}');
+    let length = u16::try_from(frames.len() - begin)?.to_be_bytes();
+    frames[begin - 2..begin].copy_from_slice(&length);
+    Ok(())
 }
 
 /// Writes what has queued to each socket, in one call.

@@ -31,6 +31,14 @@ const LAST_TIME_MAX: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_millis(20);
 /// How the frame of an event ends; that of a heartbeat or a first block ends otherwise.
 const END: &[u8] = b"}\n\n";
+/// And that of a WebSocket: data, event and message.
+const SOCKET_END: &[u8] = b"\"}}}";
+/// Before the end of the longer one.
+const SEAM: usize = SOCKET_END.len() - 1;
+/// How a WebSocket is asked for.
+const HANDSHAKE: &str = "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n\
+sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const SUBSCRIBED: &[u8] = b"\"state\":\"subscribed\"";
 /// Before the time at which an event was published, in nanoseconds since the publisher began.
 const AT: &[u8] = b"\"at\":";
 
@@ -49,6 +57,9 @@ pub(crate) struct Args {
     /// Each stream asks for a channel of its own, and events go to the first alone.
     #[arg(long)]
     apart: bool,
+    /// WebSockets in place of event streams, with one subscription each.
+    #[arg(long)]
+    websocket: bool,
     /// How long to publish.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -87,17 +98,30 @@ struct Watchers {
 }
 
 /// Counts the ends of frames in what is read, also where one comes in two halves.
-#[derive(Default)]
-pub(crate) struct Ends([u8; END.len() - 1]);
+pub(crate) struct Ends {
+    end: &'static [u8],
+    kept: [u8; SEAM],
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { end: END, kept: [0; SEAM] }
+    }
+}
 
 impl Ends {
+    /// Those of messages of a WebSocket, or of events of a stream.
+    fn of(websocket: bool) -> Self {
+        Self { end: if websocket { SOCKET_END } else { END }, kept: [0; SEAM] }
+    }
+
     /// How many there are in `bytes`.
     pub(crate) fn count(&mut self, bytes: &[u8]) -> u64 {
-        let kept = self.0.len();
-        let seam = [&self.0[..], &bytes[..bytes.len().min(kept)]].concat();
-        let found = memmem::find_iter(&seam, END).count() + memmem::find_iter(bytes, END).count();
-        let all = [&self.0[..], &bytes[bytes.len().saturating_sub(kept)..]].concat();
-        self.0.copy_from_slice(&all[all.len() - kept..]);
+        let over = self.end.len() - 1;
+        let seam = [&self.kept[SEAM - over..], &bytes[..bytes.len().min(over)]].concat();
+        let found = memmem::find_iter(&seam, self.end).count() + memmem::find_iter(bytes, self.end).count();
+        let all = [&self.kept[..], &bytes[bytes.len().saturating_sub(SEAM)..]].concat();
+        self.kept.copy_from_slice(&all[all.len() - SEAM..]);
         found as u64
     }
 }
@@ -110,40 +134,71 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Opens streams one after the other and returns when each has had its head.
 pub(crate) fn open(addr: SocketAddr, count: usize, path: impl Fn(usize) -> String) -> anyhow::Result<Vec<TcpStream>> {
-    let mut streams = Vec::with_capacity(count);
-    for number in 0..count {
-        let mut stream = TcpStream::connect(addr).context("no connection")?;
-        let path = path(number);
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
-        streams.push(stream);
-    }
+    let mut streams = ask(addr, count, |number| format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", path(number)))?;
     for stream in &mut streams {
-        stream.set_read_timeout(Some(OPEN_TIME_MAX))?;
-        let mut head = [0; 1024];
-        let mut length = 0;
         // The head and, from Tidings, a first block.
-        while memmem::find(&head[..length], b"\r\n\r\n").is_none() {
-            let count = stream.read(&mut head[length..])?;
-            ensure!(count > 0, "a stream ended: {}", String::from_utf8_lossy(&head[..length]));
-            length += count;
-        }
-        ensure!(head.starts_with(b"HTTP/1.1 200"), "refused: {}", String::from_utf8_lossy(&head[..length]));
+        read_past(stream, b"\r\n\r\n", b"HTTP/1.1 200")?;
     }
     Ok(streams)
 }
 
+/// Opens WebSockets and returns when each has its subscription, whose members are those of `filter`.
+pub(crate) fn open_sockets(
+    addr: SocketAddr,
+    count: usize,
+    filter: impl Fn(usize) -> String,
+) -> anyhow::Result<Vec<TcpStream>> {
+    let request = format!("GET /events/ws HTTP/1.1\r\nhost: localhost\r\n{HANDSHAKE}\r\n");
+    let mut sockets = ask(addr, count, |_| request.clone())?;
+    for (number, socket) in sockets.iter_mut().enumerate() {
+        // Behind the head the raw streamer has said already what Tidings says when it was asked.
+        let ready = read_past(socket, b"\r\n\r\n", b"HTTP/1.1 101")?;
+        let message = format!(r#"{{"type":"subscribe","id":"a"{}}}"#, filter(number));
+        let length = u8::try_from(message.len()).ok().filter(|length| *length < 126).context("a short message")?;
+        // Masked by zeros.
+        socket.write_all(&[&[0x81, 0x80 | length, 0, 0, 0, 0], message.as_bytes()].concat())?;
+        if memmem::find(&ready, SUBSCRIBED).is_none() {
+            read_past(socket, SUBSCRIBED, b"")?;
+        }
+    }
+    Ok(sockets)
+}
+
+/// Opens connections and sends a request on each.
+fn ask(addr: SocketAddr, count: usize, request: impl Fn(usize) -> String) -> anyhow::Result<Vec<TcpStream>> {
+    let open = |number| {
+        let mut stream = TcpStream::connect(addr).context("no connection")?;
+        stream.write_all(request(number).as_bytes())?;
+        stream.set_read_timeout(Some(OPEN_TIME_MAX))?;
+        Ok(stream)
+    };
+    (0..count).map(open).collect()
+}
+
+/// Reads up to `mark` and what came with it; it has to begin with `begin`.
+fn read_past(stream: &mut TcpStream, mark: &[u8], begin: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut head = vec![0; 1024];
+    let mut length = 0;
+    while memmem::find(&head[..length], mark).is_none() {
+        let count = stream.read(&mut head[length..])?;
+        ensure!(count > 0, "a stream ended: {}", String::from_utf8_lossy(&head[..length]));
+        length += count;
+    }
+    head.truncate(length);
+    ensure!(head.starts_with(begin), "refused: {}", String::from_utf8_lossy(&head));
+    Ok(head)
+}
+
 fn watch(args: &Args) -> anyhow::Result<Report> {
     let apart = |number: usize| format!("/events/stream?channels=c{number}");
-    let mut streams =
-        open(
-            args.url.addr,
-            args.connections,
-            |number| {
-                if args.apart { apart(number) } else { "/events/stream".to_owned() }
-            },
-        )?;
+    let (addr, count) = (args.url.addr, args.connections);
+    let mut streams = match (args.websocket, args.apart) {
+        (true, _) => open_sockets(addr, count, |_| String::new())?,
+        (false, true) => open(addr, count, apart)?,
+        (false, false) => open(addr, count, |_| "/events/stream".to_owned())?,
+    };
     let stalled = streams.split_off(args.connections - args.stalled);
-    let mut watchers = Watchers::new(streams)?;
+    let mut watchers = Watchers::new(streams, args.websocket)?;
     let audience = if args.apart { 1 } else { watchers.all.len() as u64 };
     let delivered = Arc::new(AtomicU64::new(0));
     let done = Arc::new(AtomicBool::new(false));
@@ -183,14 +238,14 @@ fn watch(args: &Args) -> anyhow::Result<Report> {
 }
 
 impl Watchers {
-    fn new(streams: Vec<TcpStream>) -> anyhow::Result<Self> {
+    fn new(streams: Vec<TcpStream>, websocket: bool) -> anyhow::Result<Self> {
         let poll = Poll::new()?;
         let mut all = Vec::with_capacity(streams.len());
         for (number, stream) in streams.into_iter().enumerate() {
             stream.set_nonblocking(true)?;
             let mut stream = mio::net::TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
-            all.push((stream, Ends::default()));
+            all.push((stream, Ends::of(websocket)));
         }
         Ok(Self {
             poll,
@@ -246,6 +301,15 @@ fn time(bytes: &[u8], begun: Instant, latencies: &mut Latencies) {
 #[cfg(test)]
 mod tests {
     use super::Ends;
+
+    #[test]
+    fn an_end_of_a_message_is_counted_once_wherever_it_is_cut() {
+        let text = br#"{"state":"subscribed"}{"event":{"data":{"fill":""}}}{"event":{"data":{"fill":"x"}}}"#;
+        for cut in 1..text.len() {
+            let mut ends = Ends::of(true);
+            assert_eq!(ends.count(&text[..cut]) + ends.count(&text[cut..]), 2, "{cut}");
+        }
+    }
 
     #[test]
     fn an_end_is_counted_once_wherever_it_is_cut() {

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use folder::{Folder, WorkFolder};
 use process::Programs;
 use report::{Line, Report, Settings};
+use streams::Way;
 
 /// What `run` takes.
 #[derive(clap::Args)]
@@ -90,6 +91,12 @@ enum Row {
     FanOutWide,
     /// Memory of streams on which nothing happens.
     IdleStreams,
+    /// Events to 1,000 WebSockets.
+    FanOutWs,
+    /// Events to 10,000 WebSockets.
+    FanOutWsWide,
+    /// Memory of WebSockets on which nothing happens.
+    IdleSockets,
     /// A stream from the beginning of a long log.
     CatchUp,
     /// Streams beside one that is not read.
@@ -133,7 +140,7 @@ struct Sizes {
 }
 
 impl Row {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 26] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -149,6 +156,9 @@ impl Row {
         Self::FanOut,
         Self::FanOutWide,
         Self::IdleStreams,
+        Self::FanOutWs,
+        Self::FanOutWsWide,
+        Self::IdleSockets,
         Self::CatchUp,
         Self::StalledReader,
         Self::OneAmong,
@@ -255,9 +265,12 @@ impl Bench {
             Row::Latency => webhooks::latency(self).await,
             Row::Sibling => webhooks::sibling(self).await,
             Row::IdleSubscriptions => idle::subscriptions(self).await,
-            Row::FanOut => streams::fan_out(self, self.sizes.streams / 10).await,
-            Row::FanOutWide => streams::fan_out(self, self.sizes.streams).await,
-            Row::IdleStreams => streams::idle(self).await,
+            Row::FanOut => streams::fan_out(self, Way::Stream, self.sizes.streams / 10).await,
+            Row::FanOutWide => streams::fan_out(self, Way::Stream, self.sizes.streams).await,
+            Row::IdleStreams => streams::idle(self, Way::Stream).await,
+            Row::FanOutWs => streams::fan_out(self, Way::Socket, self.sizes.streams / 10).await,
+            Row::FanOutWsWide => streams::fan_out(self, Way::Socket, self.sizes.streams).await,
+            Row::IdleSockets => streams::idle(self, Way::Socket).await,
             Row::CatchUp => streams::catch_up(self).await,
             Row::StalledReader => streams::stalled(self).await,
             Row::OneAmong => streams::one_among(self).await,

@@ -96,13 +96,14 @@ impl Programs {
     }
 
     /// Starts the raw streamer, which sends `file` if there is one, and waits until it is ready.
-    pub(crate) async fn streamer(&self, data: &Path, file: Option<&Path>) -> anyhow::Result<Server> {
+    pub(crate) async fn streamer(&self, data: &Path, file: Option<&Path>, websocket: bool) -> anyhow::Result<Server> {
         let addr = free_address()?;
         let mut command = Command::new(&self.bench);
         command.args(["baseline", "stream", "--listen", &addr.to_string()]);
         if let Some(file) = file {
             command.arg("--file").arg(file);
         }
+        command.args(websocket.then_some("--websocket"));
         Server::spawn(command, addr, &data.with_extension("log"))?.ready().await
     }
 

@@ -32,10 +32,20 @@ const READINGS: u64 = 10;
 /// Streams of a small audience.
 const FEW: usize = 10;
 
+/// How events get to those who follow them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Stream,
+    Socket,
+}
+
 /// Fan-out as fast as it goes, and at a slow pace.
-pub(crate) async fn fan_out(bench: &Bench, connections: usize) -> anyhow::Result<Vec<Line>> {
-    let row = format!("fan-out-{connections}");
-    let title = format!("events of 300 B to {connections} streams");
+pub(crate) async fn fan_out(bench: &Bench, way: Way, connections: usize) -> anyhow::Result<Vec<Line>> {
+    let (row, what) = match way {
+        Way::Stream => (format!("fan-out-{connections}"), "streams"),
+        Way::Socket => (format!("fan-out-ws-{connections}"), "WebSockets"),
+    };
+    let title = format!("events of 300 B to {connections} {what}");
     let mut rate = Line::new(&row, &title, Unit::DeliveriesPerSecond, Goal::RatioAtLeast(RATE_MIN));
     let title = format!("its p50 at {SLOW_RATE} events/s");
     let mut late = Line::new(&row, &title, Unit::Milliseconds, Goal::RatioAtMost(LATENCY_MAX));
@@ -44,14 +54,15 @@ pub(crate) async fn fan_out(bench: &Bench, connections: usize) -> anyhow::Result
         for side in Side::both(pair) {
             let folder = bench.work.folder()?;
             settle_disk();
-            let server = start(bench, side, folder.path(), None).await?;
-            let common = ["--connections", &count, "--seconds", &seconds];
+            let server = start(bench, side, way, folder.path(), None).await?;
+            let mut common = vec!["--connections", &count, "--seconds", &seconds];
+            common.extend((way == Way::Socket).then_some("--websocket"));
             let found = report(bench, &server, &common).await?;
             rate.add(side, found.deliveries_per_second);
             rate.note(side, json!({"watch": found, "server": server.usage()?}));
             server.stop().await?;
             let folder = bench.work.folder()?;
-            let server = start(bench, side, folder.path(), None).await?;
+            let server = start(bench, side, way, folder.path(), None).await?;
             let slow = report(bench, &server, &[&common[..], &["--rate", SLOW_RATE]].concat()).await?;
             late.add(side, f64::from(slow.late_us.p50) / 1000.0);
             late.note(side, json!({ "watch": slow }));
@@ -64,17 +75,21 @@ pub(crate) async fn fan_out(bench: &Bench, connections: usize) -> anyhow::Result
 }
 
 /// Memory of streams on which nothing happens.
-pub(crate) async fn idle(bench: &Bench) -> anyhow::Result<Vec<Line>> {
+pub(crate) async fn idle(bench: &Bench, way: Way) -> anyhow::Result<Vec<Line>> {
     let count = bench.sizes.streams;
-    let title = format!("an idle stream of {count} (RssAnon)");
-    let mut line = Line::new("idle-streams", &title, Unit::Kib, Goal::AtMost(IDLE_KIB_MAX));
+    let (row, what) = match way {
+        Way::Stream => ("idle-streams", "stream"),
+        Way::Socket => ("idle-sockets", "WebSocket"),
+    };
+    let title = format!("an idle {what} of {count} (RssAnon)");
+    let mut line = Line::new(row, &title, Unit::Kib, Goal::AtMost(IDLE_KIB_MAX));
     for pair in 0..bench.sizes.pairs {
         let folder = bench.work.folder()?;
         let server = bench.programs.tidings(folder.path()).await?;
         // What the first streams make once.
-        drop(held(server.addr(), FEW).await?);
+        drop(held(server.addr(), way, FEW).await?);
         let before = server.usage()?.rss_anon_mib;
-        let streams = held(server.addr(), count).await?;
+        let streams = held(server.addr(), way, count).await?;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let each = (server.usage()?.rss_anon_mib - before) * 1024.0 / count as f64;
         drop(streams);
@@ -85,12 +100,13 @@ pub(crate) async fn idle(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     Ok(vec![line])
 }
 
-async fn held(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+async fn held(addr: SocketAddr, way: Way, count: usize) -> anyhow::Result<Vec<TcpStream>> {
     // Each with a filter of its own: the most that one can take.
-    tokio::task::spawn_blocking(move || {
-        watch::open(addr, count, |number| format!("/events/stream?channels=user:{number}"))
-    })
-    .await?
+    let open = move || match way {
+        Way::Stream => watch::open(addr, count, |number| format!("/events/stream?channels=user:{number}")),
+        Way::Socket => watch::open_sockets(addr, count, |number| format!(r#","channels":["user:{number}"]"#)),
+    };
+    tokio::task::spawn_blocking(open).await?
 }
 
 /// A client that reads a long log from its beginning.
@@ -109,7 +125,7 @@ pub(crate) async fn catch_up(bench: &Bench) -> anyhow::Result<Vec<Line>> {
         for side in Side::both(pair) {
             settle_disk();
             let copy = bench.work.copy_of(&folder)?;
-            let server = start(bench, side, copy.path(), Some(&file)).await?;
+            let server = start(bench, side, Way::Stream, copy.path(), Some(&file)).await?;
             let addr = server.addr();
             // The first reading brings the file into memory on both sides. One takes milliseconds: several are timed.
             tokio::task::spawn_blocking(move || read_all(addr, events)).await??;
@@ -145,7 +161,7 @@ async fn fill(server: &Server, events: u64) -> anyhow::Result<u64> {
 fn read_all(addr: SocketAddr, events: u64) -> anyhow::Result<(Duration, u64)> {
     let begun = clock::now();
     let mut stream = TcpStream::connect(addr)?;
-    stream.write_all(b"GET /events/stream?from=earliest HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+    stream.write_all(b"GET /events/stream?from=earliest HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
     let mut buffer = vec![0; 256 * 1024];
     let (mut found, mut bytes, mut ends) = (0, 0, Ends::default());
     while found < events {
@@ -207,10 +223,10 @@ pub(crate) async fn one_among(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     Ok(vec![late, cost])
 }
 
-async fn start(bench: &Bench, side: Side, folder: &Path, file: Option<&Path>) -> anyhow::Result<Server> {
+async fn start(bench: &Bench, side: Side, way: Way, folder: &Path, file: Option<&Path>) -> anyhow::Result<Server> {
     match side {
         Side::Tidings => bench.programs.tidings(folder).await,
-        Side::Baseline => bench.programs.streamer(folder, file).await,
+        Side::Baseline => bench.programs.streamer(folder, file, way == Way::Socket).await,
     }
 }
 

@@ -74,7 +74,7 @@ impl Publisher {
             let _ = writeln!(body, r#"{{"eventType":"bench.tick"{channels},"data":{{"at":{at},"fill":"{fill}"}}}}"#);
         }
         let request = format!(
-            "POST /events HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(request.as_bytes())?;

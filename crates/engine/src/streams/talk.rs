@@ -2,7 +2,6 @@
 
 use std::io::{self, Cursor, Read, Write};
 
-use bytes::Bytes;
 use slab::Slab;
 use tidings_log::Tenant;
 use tokio::sync::oneshot;
@@ -14,7 +13,7 @@ use super::group::number;
 use super::guest::Hear;
 use super::open::{Member, Reader};
 use super::voice::Voice;
-use super::websocket::{Close, MESSAGE_BYTES_MAX};
+use super::websocket::{self, Close, MESSAGE_BYTES_MAX};
 
 /// Operations of a connection that are not over; more are not read.
 const OPERATIONS_MAX: u32 = 16;
@@ -112,10 +111,12 @@ impl Talk {
                     }
                     return Heard::Nothing;
                 }
-                Next::Text(text) => {
+                Next::Message(message) if cfg!(feature = "echo") => echo(said, &message),
+                Next::Message(Message::Text(text)) => {
                     self.asked += 1;
-                    (self.hear)(text, &self.voice);
+                    (self.hear)(text.into(), &self.voice);
                 }
+                Next::Message(_) => return Heard::End(Some(Close::BINARY)),
                 Next::Control => {}
                 Next::End(close) => return Heard::End(close),
             }
@@ -138,8 +139,8 @@ struct Ear {
 enum Next {
     /// Not enough came.
     More,
-    /// A message.
-    Text(Bytes),
+    /// A text, or what is none.
+    Message(Message),
     /// A ping, which has its answer, or a pong.
     Control,
     /// The end.
@@ -183,11 +184,10 @@ impl Ear {
         let flushed = self.context.flush(&mut wire);
         self.came.drain(..whole);
         match read {
-            Ok(Message::Text(text)) => {
+            Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
                 self.within = false;
-                Next::Text(text.into())
+                Next::Message(message)
             }
-            Ok(Message::Binary(_)) => Next::End(Some(Close::BINARY)),
             Ok(Message::Close(_)) => Next::End(None),
             Ok(_) => match flushed {
                 Ok(()) => Next::Control,
@@ -199,6 +199,14 @@ impl Ear {
             }
             Err(error) => ended(&error),
         }
+    }
+}
+
+/// Says the same.
+fn echo(said: &mut Vec<u8>, message: &Message) {
+    match message {
+        Message::Text(text) => websocket::text(said, text.as_bytes()),
+        message => websocket::binary(said, &message.clone().into_data()),
     }
 }
 

@@ -15,6 +15,7 @@ pub const HEAD_BYTES_MAX: usize = 10;
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Whole messages in one frame.
 const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 /// A ping without payload.
 pub(super) const PING: [u8; 2] = [0x89, 0];
@@ -72,6 +73,12 @@ fn head(out: &mut Vec<u8>, kind: u8, length: usize) {
 /// Appends a text message.
 pub fn text(out: &mut Vec<u8>, message: &[u8]) {
     head(out, TEXT, message.len());
+    out.extend_from_slice(message);
+}
+
+/// Appends a message that is no text.
+pub(super) fn binary(out: &mut Vec<u8>, message: &[u8]) {
+    head(out, BINARY, message.len());
     out.extend_from_slice(message);
 }
 
