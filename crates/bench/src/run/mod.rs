@@ -11,6 +11,7 @@ mod outbox;
 mod process;
 mod publish;
 mod report;
+mod returning;
 mod streams;
 mod webhooks;
 
@@ -103,6 +104,10 @@ enum Row {
     StalledReader,
     /// An event for one channel among many.
     OneAmong,
+    /// Many streams that come back at once.
+    ComeBack,
+    /// Many streams that are sent away.
+    Drain,
     /// Rows of an outbox on PostgreSQL into the log.
     Outbox,
     /// Time from a commit in it to a stream, at 500/s.
@@ -140,7 +145,7 @@ struct Sizes {
 }
 
 impl Row {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 28] = [
         Self::Single,
         Self::Ndjson,
         Self::Start,
@@ -162,6 +167,8 @@ impl Row {
         Self::CatchUp,
         Self::StalledReader,
         Self::OneAmong,
+        Self::ComeBack,
+        Self::Drain,
         Self::Outbox,
         Self::OutboxDelay,
         Self::OutboxProducer,
@@ -274,6 +281,8 @@ impl Bench {
             Row::CatchUp => streams::catch_up(self).await,
             Row::StalledReader => streams::stalled(self).await,
             Row::OneAmong => streams::one_among(self).await,
+            Row::ComeBack => returning::come_back(self).await,
+            Row::Drain => returning::drain(self).await,
             Row::Outbox => outbox::backlog(self).await,
             Row::OutboxDelay => outbox::delay(self).await,
             Row::OutboxProducer => outbox::producer(self).await,

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -239,6 +240,20 @@ impl Server {
             bail!("the server had ended with {exit}: {}", self.last_words());
         }
         Ok(self.child.kill().await?)
+    }
+
+    /// Asks the process to end.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).context("the server has ended")?;
+        Ok(kill_process(pid, Signal::TERM)?)
+    }
+
+    /// Waits until a process that was asked to end has ended, in order.
+    pub(crate) async fn finished(mut self) -> anyhow::Result<()> {
+        let exit =
+            tokio::time::timeout(READY_TIME_MAX, self.child.wait()).await.context("the server does not end")??;
+        ensure!(exit.success(), "the server ended with {exit}: {}", self.last_words());
+        Ok(())
     }
 
     fn last_words(&self) -> String {

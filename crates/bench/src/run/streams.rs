@@ -142,7 +142,7 @@ pub(crate) async fn catch_up(bench: &Bench) -> anyhow::Result<Vec<Line>> {
 }
 
 /// Publishes events; how many bytes their frames have.
-async fn fill(server: &Server, events: u64) -> anyhow::Result<u64> {
+pub(super) async fn fill(server: &Server, events: u64) -> anyhow::Result<u64> {
     for first in (0..events).step_by(1_000) {
         let mut body = String::from("[");
         for number in first..(first + 1_000).min(events) {
