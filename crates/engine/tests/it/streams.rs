@@ -4,8 +4,9 @@ use std::io::Read as _;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tidings_core::event::{Defaults, Draft, EventLimits};
@@ -27,6 +28,17 @@ fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// Whether each look at [`racing`] finds an eighth of a second gone, and how much has gone.
+static RACES: AtomicBool = AtomicBool::new(false);
+static GONE_MS: AtomicU64 = AtomicU64::new(0);
+
+/// A clock that a test has race; that of one test alone.
+fn racing() -> Instant {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    let step = if RACES.load(Relaxed) { 125 } else { 0 };
+    *BEGUN.get_or_init(monotonic) + Duration::from_millis(GONE_MS.fetch_add(step, Relaxed) + step)
+}
+
 /// A log with a shard of streams over it.
 struct Rig {
     store: Arc<dyn Store>,
@@ -36,10 +48,10 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
-        Self::over(Arc::new(MemoryStore::open(&MemoryDisk::default()))).await
+        Self::over(Arc::new(MemoryStore::open(&MemoryDisk::default())), monotonic).await
     }
 
-    async fn over(store: Arc<dyn Store>) -> Self {
+    async fn over(store: Arc<dyn Store>, monotonic: fn() -> Instant) -> Self {
         let name = TenantName::parse("default").unwrap();
         let written = store.commit(now(), vec![Write::Tenant(name)]).await.unwrap();
         let [Written::Tenant(tenant)] = written[..] else { panic!("{written:?}") };
@@ -97,6 +109,16 @@ fn replayed(stream: &mut UnixStream) -> Vec<u64> {
     text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
 }
 
+/// Reads until the event with an id has come whole.
+fn read_to(stream: &mut UnixStream, id: u64) {
+    let (mut text, mut piece, begin) = (String::new(), vec![0; 1 << 20], format!("id: {id}\n"));
+    while !(text.ends_with("x\"}\n\n") && text.contains(&begin)) {
+        let length = stream.read(&mut piece).expect("more comes in time");
+        assert_ne!(length, 0, "the stream ended");
+        text.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+    }
+}
+
 #[tokio::test]
 async fn who_is_behind_the_ring_gets_all_from_the_log_also_when_a_read_is_answered_at_once() {
     let rig = Rig::new().await;
@@ -115,7 +137,7 @@ async fn who_is_behind_the_ring_gets_all_from_the_log_also_when_a_read_is_answer
 async fn nobody_gets_what_was_read_for_one_who_has_left() {
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
     let flaky = Flaky::over(&memory);
-    let rig = Rig::over(flaky.clone()).await;
+    let rig = Rig::over(flaky.clone(), monotonic).await;
     for _ in 0..10 {
         rig.append(10, 200_000).await;
     }
@@ -185,4 +207,31 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_gets_the_rest_of_it_and_its
             assert!(event.ends_with("x\"}"), "a whole frame, not {} bytes", event.len());
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_for_thirty_seconds_is_closed_and_no_other() {
+    let rig = Rig::over(Arc::new(MemoryStore::open(&MemoryDisk::default())), racing).await;
+    let (here, gone) = std::sync::mpsc::channel::<()>();
+    let mut stalled = rig.open_with(0, Filter::default(), move |_| {
+        let _ = &here;
+        Pass::Good(None)
+    });
+    let mut reads = rig.open(0);
+    // More than its socket holds.
+    rig.append(20, 200_000).await;
+    stalled.read_exact(&mut vec![0; 300_000]).unwrap();
+    read_to(&mut reads, 20);
+    let reader = std::thread::spawn(move || read_to(&mut reads, 21));
+    assert_eq!(gone.try_recv(), Err(TryRecvError::Empty));
+    RACES.store(true, Relaxed);
+    assert_eq!(gone.recv_timeout(Duration::from_secs(10)), Err(RecvTimeoutError::Disconnected));
+    RACES.store(false, Relaxed);
+    assert!(GONE_MS.load(Relaxed) >= 30_000, "closed after {} ms", GONE_MS.load(Relaxed));
+    // What its socket held arrives, and is not all.
+    let mut rest = Vec::new();
+    stalled.read_to_end(&mut rest).unwrap();
+    assert!(rest.len() < 1_000_000);
+    rig.append(1, 1).await;
+    reader.join().unwrap();
 }

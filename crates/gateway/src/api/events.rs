@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tidings_core::event::AggregateId;
 use tidings_core::filter::Filter;
 use tidings_core::id::EventId;
@@ -17,9 +17,10 @@ use super::kinds;
 use super::page::{self, between, limit, order};
 use super::problem::{Problem, internal};
 use super::routes::Answer;
-use super::webhooks::deliveries::of_event;
+use super::webhooks::deliveries::shown;
 use crate::clock;
 use crate::control::audit;
+use crate::control::deliveries::{Book, State};
 
 pub(crate) async fn list(call: Call) -> Answer {
     let filter = call.filter()?;
@@ -76,25 +77,49 @@ pub(crate) async fn one(call: Call) -> Answer {
     Ok(answer(StatusCode::OK, render(&event)))
 }
 
-/// What became of an event at each webhook that it is for, by the webhook's id.
+/// What became of an event at each consumer and each webhook that it is for, by their ids.
 pub(crate) async fn deliveries(call: Call) -> Answer {
     let limit = limit(&call)?;
+    let after = call.parameter("after").unwrap_or_default();
     let (tenant, event) = find(&call).await?;
     let mut found = Vec::new();
-    for webhook in call.app.webhooks.list(&call.tenant, call.parameter("after").unwrap_or_default()) {
+    for consumer in call.app.consumers.list_by_id(&call.tenant, after) {
         if found.len() > limit {
             break;
         }
-        if call.principal.reaches(webhook.confined.as_deref())
-            && let Some(delivery) = of_event(&call, tenant, &webhook, &event).await?
-        {
-            found.push((webhook.id.clone(), delivery));
+        if call.principal.reaches(consumer.confined.as_deref()) {
+            let mut book = Book::of_consumer(&call.app.consumers, tenant, &consumer).await?;
+            let who = json!({ "consumer": consumer.name });
+            found.extend(told(&mut book, who, &event).await?.map(|told| (consumer.id.clone(), told)));
+        }
+    }
+    // The ids of consumers begin with `cns_`, those of webhooks with `wh_`: they come later.
+    for webhook in call.app.webhooks.list(&call.tenant, after) {
+        if found.len() > limit {
+            break;
+        }
+        if call.principal.reaches(webhook.confined.as_deref()) {
+            let mut book = Book::of_webhook(&call.app.webhooks, tenant, &webhook).await?;
+            let who = json!({ "webhook": webhook.id, "url": webhook.settings.url });
+            found.extend(told(&mut book, who, &event).await?.map(|told| (webhook.id.clone(), told)));
         }
     }
     let (page, next) = page::cut(&found, limit, |(id, _)| id.to_string());
     let deliveries: Vec<_> = page.iter().map(|(_, delivery)| delivery).collect();
     let body = json!({ "eventId": event.subject.id, "data": deliveries, "nextCursor": next });
     Ok(answer(StatusCode::OK, body.to_string()))
+}
+
+/// What became of an event at a subscriber, with every attempt; `None`: it is not for it.
+async fn told(book: &mut Book, mut who: Value, event: &Event) -> Result<Option<Value>, Problem> {
+    let Some(delivery) = book.delivery(event).await? else { return Ok(None) };
+    let letter = if delivery.state == State::Dead { book.letter(event).await? } else { None };
+    who["status"] = json!(delivery.state);
+    who["reason"] = json!(delivery.reason);
+    who["nextAttemptAt"] = json!(delivery.due);
+    who["deadLetter"] = json!(letter.map(|letter| letter.id));
+    who["attempts"] = delivery.attempts.iter().map(shown).collect();
+    Ok(Some(who))
 }
 
 pub(crate) async fn erase(call: Call) -> Answer {

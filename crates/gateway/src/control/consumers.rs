@@ -31,7 +31,7 @@ use crate::control::audit::{self, Actor};
 /// All consumers, in memory.
 pub(crate) struct Consumers {
     known: RwLock<Known>,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     dispatcher: Arc<Dispatcher>,
     queues: Queues,
     /// Whoever makes, changes or removes one waits here for its turn.
@@ -192,6 +192,16 @@ impl Consumers {
         let known = self.known.read();
         let of_tenant = known.by_name.iter().filter(|((of, _), _)| of == tenant);
         of_tenant.for_each(|(_, entry)| entry.queue.erase(offset));
+    }
+
+    /// A tenant's consumers after `after`, by the ids of their subscriptions.
+    pub(crate) fn list_by_id(&self, tenant: &TenantName, after: &str) -> Vec<Arc<Record>> {
+        let known = self.known.read();
+        let records = known.by_id.values();
+        let mut found: Vec<_> =
+            records.filter(|record| record.tenant == *tenant && *record.id > *after).cloned().collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
     }
 
     /// How a consumer stands; `None`: it does not run.

@@ -1,4 +1,4 @@
-//! What became of an event at a webhook: told by the cursor, the rows, the history, and nothing else.
+//! What became of an event at a webhook or a consumer: told by the cursor, the rows, the history, and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +10,11 @@ use tidings_core::filter::Filter;
 use tidings_core::lane::{Acks, Row, RowState};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
+use tidings_engine::dispatcher::LaneStatus;
 use tidings_log::store::{Attempt, DeadLetter, DeadQuery, DeadState};
 use tidings_log::{Event, Store, Tenant, Unavailable};
 
+use super::consumers::{self, Consumers};
 use super::webhooks::{Record, Webhooks};
 
 /// Attempts of one event that are looked at.
@@ -21,7 +23,7 @@ const ATTEMPTS_MAX: usize = 1_000;
 const LETTER_PAGES_MAX: usize = 4;
 const LETTERS_PAGE: usize = 250;
 
-/// What became of an event at a webhook.
+/// What became of an event at a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
@@ -31,11 +33,11 @@ pub(crate) enum State {
     Retrying,
     /// It waits for what becomes of a dead letter of its aggregate.
     Parked,
-    /// The webhook has it.
+    /// The subscriber has it.
     Delivered,
     /// It was given up.
     Dead,
-    /// It was jumped over when the webhook was activated.
+    /// Somebody had the cursor jump over it.
     Skipped,
 }
 
@@ -62,11 +64,11 @@ pub(crate) struct Delivery {
     pub(crate) reason: Option<Box<str>>,
     /// When the next attempt may be made.
     pub(crate) due: Option<Timestamp>,
-    /// This webhook's, the oldest first.
+    /// This subscriber's, the oldest first.
     pub(crate) attempts: Vec<Attempt>,
 }
 
-/// A webhook's deliveries, as they stood at one moment.
+/// A subscriber's deliveries, as they stood at one moment.
 pub(crate) struct Book {
     store: Arc<dyn Store>,
     tenant: Tenant,
@@ -83,18 +85,37 @@ pub(crate) struct Book {
 
 impl Book {
     /// Opens the book of a webhook.
-    pub(crate) async fn open(webhooks: &Webhooks, tenant: Tenant, record: &Record) -> Result<Self, Unavailable> {
+    pub(crate) async fn of_webhook(webhooks: &Webhooks, tenant: Tenant, record: &Record) -> Result<Self, Unavailable> {
         let lane = webhooks.status(&record.id).unwrap_or_default();
-        let progress = webhooks.store.progress(&record.id).await?;
+        Self::open(&webhooks.store, tenant, (&record.id, record.filter(), record.start), lane).await
+    }
+
+    /// Opens the book of a consumer.
+    pub(crate) async fn of_consumer(
+        consumers: &Consumers,
+        tenant: Tenant,
+        record: &consumers::Record,
+    ) -> Result<Self, Unavailable> {
+        let lane = consumers.status(&record.id).unwrap_or_default();
+        Self::open(&consumers.store, tenant, (&record.id, record.filter(), record.start), lane).await
+    }
+
+    async fn open(
+        store: &Arc<dyn Store>,
+        tenant: Tenant,
+        (id, filter, start): (&str, Filter, Offset),
+        lane: LaneStatus,
+    ) -> Result<Self, Unavailable> {
+        let progress = store.progress(id).await?;
         // Without a progress of its own it has nothing that waits.
         let progress =
             progress.unwrap_or_else(|| tidings_log::store::Progress { cursor: lane.cursor, ..Default::default() });
         Ok(Self {
-            store: Arc::clone(&webhooks.store),
+            store: Arc::clone(store),
             tenant,
-            id: record.id.clone(),
-            filter: record.filter(),
-            start: record.start,
+            id: id.into(),
+            filter,
+            start,
             cursor: progress.cursor,
             acks: Acks::from_bytes(progress.cursor, &progress.acked),
             rows: progress.rows.into_iter().map(|row| (row.offset, row)).collect(),
@@ -132,7 +153,7 @@ impl Book {
         self.standing.skipped.iter().rev().copied().collect()
     }
 
-    /// What became of an event; `None`: it was not for this webhook.
+    /// What became of an event; `None`: it was not for this subscriber.
     pub(crate) async fn delivery(&mut self, event: &Event) -> Result<Option<Delivery>, Unavailable> {
         let settled =
             event.offset <= self.cursor || self.rows.contains_key(&event.offset) || self.acks.contains(event.offset);

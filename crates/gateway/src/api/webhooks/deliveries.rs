@@ -34,7 +34,7 @@ pub(crate) async fn list(call: Call) -> Answer {
         return dead(&call, tenant, &record, limit).await;
     }
     let below = page::offset(&call, "after")?;
-    let mut book = Book::open(&call.app.webhooks, tenant, &record).await?;
+    let mut book = Book::of_webhook(&call.app.webhooks, tenant, &record).await?;
     let mut found = Found { items: Vec::new(), limit, status, looked_at: 0, next: None };
     if status == Some(State::Retrying) {
         let offsets: Vec<_> = book.retrying(below.unwrap_or(Offset(u64::MAX))).take(limit + 1).collect();
@@ -229,25 +229,4 @@ pub(crate) fn shown(attempt: &Attempt) -> Value {
         "answer": attempt.answer.as_deref(),
         "replay": attempt.replay,
     })
-}
-
-/// What became of one event at a webhook, with every attempt; `None`: it is not for it.
-pub(crate) async fn of_event(
-    call: &Call,
-    tenant: Tenant,
-    record: &Record,
-    event: &Event,
-) -> Result<Option<Value>, Problem> {
-    let mut book = Book::open(&call.app.webhooks, tenant, record).await?;
-    let Some(delivery) = book.delivery(event).await? else { return Ok(None) };
-    let letter = if delivery.state == State::Dead { book.letter(event).await? } else { None };
-    Ok(Some(json!({
-        "webhook": record.id,
-        "url": record.settings.url,
-        "status": delivery.state,
-        "reason": delivery.reason,
-        "nextAttemptAt": delivery.due,
-        "deadLetter": letter.map(|letter| letter.id),
-        "attempts": delivery.attempts.iter().map(shown).collect::<Vec<_>>(),
-    })))
 }

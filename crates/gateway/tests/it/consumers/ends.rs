@@ -42,6 +42,37 @@ fn what_is_not_acknowledged_in_time_comes_back_and_counts_and_dies_after_its_ret
 }
 
 #[test]
+fn what_became_of_an_event_at_a_consumer_is_told() {
+    let server = Server::dev();
+    let client = server.client();
+    put(&client, "mail", &json!({ "maxRetries": 0 }));
+    put(&client, "other", &json!({ "eventTypes": ["none.here"] }));
+    for (id, aggregate) in [("e1", "o1"), ("e2", "o2"), ("e3", "o3")] {
+        publish(&client, id, aggregate);
+    }
+    let told = |id: &str| {
+        let mut told = client.get(&format!("/events/{id}/deliveries")).expect(200).json()["data"].take();
+        assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
+        told[0].take()
+    };
+    assert_eq!(told("e1")["status"], "pending");
+    let (first, second) = (fetched(&client, "mail", 1), fetched(&client, "mail", 1));
+    assert_eq!((ids(&first), ids(&second)), (vec!["e1"], vec!["e2"]));
+    ack(&client, "mail", &tokens(&first));
+    nack(&client, "mail", &second[0], None);
+    shown(&client, "mail", |shown| shown["deadLetters"] == 1);
+    let delivered = told("e1");
+    assert_eq!((&delivered["consumer"], &delivered["status"]), (&json!("mail"), &json!("delivered")));
+    assert_eq!(delivered["attempts"].as_array().unwrap().len(), 1, "{delivered}");
+    let letters = client.get("/dead-letters?consumer=mail").expect(200).json();
+    let dead = told("e2");
+    assert_eq!((&dead["status"], &dead["deadLetter"]), (&json!("dead"), &letters["data"][0]["id"]));
+    assert_eq!(dead["reason"], "cannot do it");
+    let waits = told("e3");
+    assert_eq!((&waits["status"], waits.get("webhook")), (&json!("pending"), None));
+}
+
+#[test]
 fn three_retries_are_four_deliveries_and_a_refusal_is_told_by_the_dead_letter() {
     let server = Server::dev();
     let client = server.client();
