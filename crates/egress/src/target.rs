@@ -75,7 +75,7 @@ impl Target {
         match &self.host {
             Host::Name(name) => policy.check_name(name),
             Host::Address(address) => policy.vet(*address, self.port, &[]).map(drop).map_err(|Denied(why)| {
-                format!("{address} at port {} is {why}: endpoints have public addresses, unless the operator's setting `egress.allow` opens others", self.port)
+                format!("an endpoint has a public address (this is {why}), unless the operator's setting `egress.allow` opens it")
             }),
         }
     }

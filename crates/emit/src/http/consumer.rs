@@ -146,6 +146,8 @@ impl Consumer {
         let mut held: HashMap<u64, String> = HashMap::new();
         let mut number = 0;
         let mut extend = interval(self.extend_every);
+        // The first tick would be at once: what was fetched just now needs no more time.
+        extend.reset();
         let mut fetching = None;
         let mut resting = Some(Client::new(self.gateway.clone()));
         loop {

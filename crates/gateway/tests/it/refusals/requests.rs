@@ -110,7 +110,9 @@ fn what_is_not_there_is_not_found() {
     let long = "a".repeat(2_000);
     let mut cases = Vec::new();
     for id in [unknown, "a.b", "%00", "%2e%2e", "there%20", long.as_str(), "ws"] {
-        cases.push(Case::new("GET", format!("/events/{id}"), MISSING, "event"));
+        if id != "ws" {
+            cases.push(Case::new("GET", format!("/events/{id}"), MISSING, "event"));
+        }
         cases.push(Case::new("GET", format!("/events/{id}/deliveries"), MISSING, "event"));
         cases.push(Case::new("DELETE", format!("/events/{id}/data"), MISSING, "event"));
     }
