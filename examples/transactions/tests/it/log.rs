@@ -39,7 +39,7 @@ fn tidings() -> PathBuf {
 fn events(address: SocketAddr) -> Vec<Value> {
     let ask = || -> std::io::Result<String> {
         let mut socket = TcpStream::connect(address)?;
-        write!(socket, "GET /events?order=asc HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\n\r\n")?;
+        write!(socket, "GET /events?order=asc HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
         Ok(answer)
@@ -62,6 +62,8 @@ async fn what_is_emitted_on_mariadb_is_in_the_log_once_and_in_order() {
     let mut server = Command::new(tidings());
     server.args(["serve", "--dev", "--listen", &address.to_string(), "--config"]).arg(settings);
     server.arg("--data").arg(folder.path().join("data")).stdout(Stdio::null()).stderr(Stdio::null());
+    // What is called so, and it does not know, is a misspelt setting to it.
+    server.env_remove("TIDINGS_BIN");
     let _server = Ends(server.spawn().unwrap());
 
     let pool = MySqlPool::connect(&url).await.unwrap();
