@@ -35,6 +35,8 @@ pub(super) struct Hook {
     pub posts: u64,
     /// When something came that had been accepted, or whose attempt had come before, and what.
     pub repeats: Vec<(Instant, Mark)>,
+    /// The next of the key came, and their last attempt did not: they must be dead.
+    pub doubts: Vec<Mark>,
     faults: u64,
     told: Vec<String>,
 }
@@ -118,6 +120,7 @@ impl Hook {
             last_of_key: HashMap::new(),
             posts: 0,
             repeats: Vec::new(),
+            doubts: Vec::new(),
             faults: 0,
             told: Vec::new(),
         }
@@ -166,8 +169,13 @@ impl Hook {
             self.tell(|| format!("webhook {number} got {mark:?} after number {last}"));
         } else if last > 0 {
             let before = self.seen.get(&Mark { key: mark.key, n: last });
-            if before.is_some_and(|before| !before.accepted && before.attempt < self.attempts_max) {
-                self.tell(|| format!("webhook {number} got {mark:?} while the one before it was not settled"));
+            match before.filter(|before| !before.accepted).map(|before| before.attempt) {
+                // The last attempt is counted before it is made after two unclean starts, and a kill may come between.
+                Some(attempt) if attempt + 1 == self.attempts_max => self.doubts.push(Mark { key: mark.key, n: last }),
+                Some(attempt) if attempt < self.attempts_max => {
+                    self.tell(|| format!("webhook {number} got {mark:?} while the one before it was not settled"));
+                }
+                _ => {}
             }
         }
     }
