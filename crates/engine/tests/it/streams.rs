@@ -109,10 +109,10 @@ fn replayed(stream: &mut UnixStream) -> Vec<u64> {
     text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
 }
 
-/// Reads until the event with an id has come whole.
+/// Reads until the event with an id has come whole; a word about the replay may follow it.
 fn read_to(stream: &mut UnixStream, id: u64) {
     let (mut text, mut piece, begin) = (String::new(), vec![0; 1 << 20], format!("id: {id}\n"));
-    while !(text.ends_with("x\"}\n\n") && text.contains(&begin)) {
+    while !text.split_once(&begin).is_some_and(|(_, frame)| frame.contains("x\"}\n\n")) {
         let length = stream.read(&mut piece).expect("more comes in time");
         assert_ne!(length, 0, "the stream ended");
         text.push_str(std::str::from_utf8(&piece[..length]).unwrap());

@@ -10,6 +10,7 @@ use crate::folder::{Folder, add_tenant, fill};
 
 const PAGE: usize = 50;
 const READERS: usize = 5_000;
+const TRIES: usize = 20;
 
 type Answer = Pending<Result<Page, Unavailable>>;
 
@@ -46,14 +47,20 @@ async fn take_answered(answers: &mut Vec<Answer>) -> usize {
 async fn five_thousand_readers_all_get_their_page_and_hold_up_nobody_else() {
     let folder = Folder::new();
     let (store, many, one) = logs(&folder).await;
-    let mut waiting = ask(&store, many, READERS);
-    let behind = waiting.len() - take_answered(&mut waiting).await;
-    assert_eq!(store.read(Query::after(one, Offset(0), PAGE)).await.unwrap().events.len(), PAGE);
-    let meanwhile = take_answered(&mut waiting).await;
-    assert!(meanwhile < behind / 2, "{meanwhile} of {behind} were answered before the one of the other tenant");
-    for answer in waiting {
-        assert_eq!(answer.await.unwrap().events.len(), PAGE);
+    // Who waits for all others never comes first; who does not may, when this thread is held up for long.
+    for _ in 0..TRIES {
+        let mut waiting = ask(&store, many, READERS);
+        let behind = waiting.len() - take_answered(&mut waiting).await;
+        assert_eq!(store.read(Query::after(one, Offset(0), PAGE)).await.unwrap().events.len(), PAGE);
+        let meanwhile = take_answered(&mut waiting).await;
+        for answer in waiting {
+            assert_eq!(answer.await.unwrap().events.len(), PAGE);
+        }
+        if meanwhile < behind / 2 {
+            return;
+        }
     }
+    panic!("the one of the other tenant never came before most of the many");
 }
 
 #[tokio::test]
