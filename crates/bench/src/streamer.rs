@@ -45,6 +45,8 @@ struct Queue {
 /// Serves until killed.
 pub(crate) fn serve(args: Args) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)?;
+    // As Tidings does: who finds the queue full tries again after a second.
+    rustix::net::listen(&listener, 4_096)?;
     println!(r#"{{"listening":"{}"}}"#, listener.local_addr()?);
     let shares: Vec<Arc<Queue>> = (0..args.threads).map(|_| Arc::default()).collect();
     for share in &shares {

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -31,6 +30,9 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room for a request's head.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub(super) const HEADERS_MAX: usize = 100;
+/// Connections that wait to be taken; the system may allow fewer. After a restart all clients come at once, and who finds no
+/// room tries again only after a second.
+const BACKLOG: i32 = 4_096;
 /// A peer that acknowledges nothing for so long is gone.
 const PEER_TIMEOUT_MS: u32 = 30_000;
 /// Requests at a time on an HTTP/2 connection: streams of all tabs of a browser, and what they ask meanwhile.
@@ -63,18 +65,12 @@ pub(crate) struct Server {
     /// Open connections.
     pub(crate) open: Arc<AtomicUsize>,
     accept: Vec<tokio::task::JoinHandle<()>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
     /// Takes no more connections.
     pub(crate) fn stop_accepting(&self) {
         self.accept.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-
-    /// Waits for the threads; call it when no connection is open or nobody cares for those that are.
-    pub(crate) fn threads_left(&self) -> usize {
-        self.threads.iter().filter(|thread| !thread.is_finished()).count()
     }
 }
 
@@ -84,6 +80,8 @@ pub(super) type Listener = (TcpListener, Option<TlsAcceptor>);
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address)
         .with_context(|| format!("cannot listen on {address}: choose another one, with --listen or in the settings"))?;
+    // Said again, it only makes the queue longer.
+    rustix::net::listen(&listener, BACKLOG)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -97,13 +95,12 @@ pub(crate) fn start(
 ) -> Result<Server> {
     let open = Arc::new(AtomicUsize::new(0));
     let mut hands = Vec::new();
-    let mut handles = Vec::new();
     for number in 0..threads {
         let (sender, receiver) = mpsc::channel(DEALT_MAX);
         let (router, phase) = (router.clone(), phase.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let work = move || runtime.block_on(connections(receiver, router, phase));
-        handles.push(std::thread::Builder::new().name(format!("tidings-http-{number}")).spawn(work)?);
+        std::thread::Builder::new().name(format!("tidings-http-{number}")).spawn(work)?;
         hands.push(sender);
     }
     let mut accept = Vec::new();
@@ -117,7 +114,7 @@ pub(crate) fn start(
         };
         accept.push(tokio::spawn(gate.accept()));
     }
-    Ok(Server { open, accept, threads: handles })
+    Ok(Server { open, accept })
 }
 
 /// A listener, and who takes what comes.

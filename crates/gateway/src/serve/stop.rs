@@ -61,7 +61,8 @@ async fn in_order(app: &App, phase: &watch::Sender<Phase>, server: &Server, begu
         phase.send_replace(Phase::Draining);
         app.streams.drain();
         let drained = async {
-            while server.open.load(Ordering::Relaxed) > 0 && server.threads_left() > 0 {
+            // Streams too, which no thread of HTTP knows of any more.
+            while server.open.load(Ordering::Relaxed) > 0 {
                 sleep(Duration::from_millis(20)).await;
             }
         };

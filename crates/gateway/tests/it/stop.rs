@@ -176,3 +176,18 @@ fn a_request_that_never_ends_does_not_hold_the_server() {
     let (status, took) = server.ended(Duration::from_secs(25));
     assert!(status.success() && took < Duration::from_secs(25), "{status} {took:?}");
 }
+
+/// No other connection is open then: the last words of streams are waited for all the same.
+#[test]
+fn a_stop_waits_for_a_stream_that_takes_nothing_at_the_moment() {
+    let mut server = Server::dev();
+    let client = server.client();
+    let stream = Stream::open(&client, "/events/stream");
+    // More than the kernel holds for both ends.
+    let event = json!({ "eventType": "a.b", "data": "x".repeat(200_000) }).to_string();
+    (0..60).for_each(|_| drop(client.publish(&event)));
+    server.signal(Signal::TERM);
+    let (status, took) = server.ended(Duration::from_secs(20));
+    assert!(status.success() && took > Duration::from_millis(500), "{status} after {took:?}");
+    drop(stream);
+}

@@ -1,5 +1,6 @@
 //! Server-Sent Events: live, resumed, filtered, and over restarts.
 
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -354,4 +355,16 @@ fn a_filtered_client_that_resumes_sees_each_of_its_events_once() {
         let ids: Vec<_> = filtered.join().unwrap().into_iter().map(|block| block.id.unwrap()).collect();
         assert_eq!(ids, (0..60).map(|number| (number * 2 + 1).to_string()).collect::<Vec<_>>());
     });
+}
+
+/// A client that finds no room in the queue of connections tries again only after a second.
+#[test]
+fn clients_that_come_all_at_once_wait_for_nobody() {
+    let server = Server::dev();
+    server.signal(Signal::STOP);
+    let connect = |_| TcpStream::connect_timeout(&server.address, Duration::from_millis(900)).unwrap();
+    let connections: Vec<_> = (0..600).map(connect).collect();
+    server.signal(Signal::CONT);
+    drop(connections);
+    server.client().get("/health/live").expect(200);
 }
