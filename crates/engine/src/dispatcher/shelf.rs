@@ -21,7 +21,7 @@ const BLOCK_BITS: u32 = 8;
 /// What a shard keeps of blocks.
 const BYTES_MAX: usize = 8 << 20;
 const BLOCKS_MAX: usize = 64;
-/// A block is kept for so long, for an event in it may be erased.
+/// A block is kept for so long: retention may have taken what is in it.
 const AGE_MAX: Duration = Duration::from_secs(5);
 /// Lanes that read at once.
 const TURNS: usize = 8;
@@ -39,6 +39,8 @@ struct Block {
     tenant: Tenant,
     number: u64,
     since: Instant,
+    /// What was erased before it was read: one that is older may have data that is not to be seen any more.
+    erasures: u64,
     read: Arc<OnceCell<Read>>,
 }
 
@@ -91,7 +93,8 @@ impl Shelf {
         let mut bytes = 0;
         let mut count = 0;
         // From the newest on; a block that fails to be read stays empty, and the next one tries.
-        let fresh = |block: &Block| block.since.elapsed() < AGE_MAX;
+        let erasures = self.store.tail().erasures();
+        let fresh = |block: &Block| block.since.elapsed() < AGE_MAX && block.erasures == erasures;
         let kept = |block: &&Block| {
             bytes += block.read.get().map_or(0, |read| read.bytes);
             count += 1;
@@ -104,7 +107,7 @@ impl Shelf {
             return Arc::clone(&block.read);
         }
         let read = Arc::new(OnceCell::new());
-        blocks.push_back(Block { tenant, number, since: Instant::now(), read: Arc::clone(&read) });
+        blocks.push_back(Block { tenant, number, since: Instant::now(), erasures, read: Arc::clone(&read) });
         read
     }
 }
