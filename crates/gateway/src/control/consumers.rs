@@ -179,11 +179,19 @@ impl Consumers {
 
     /// A tenant's consumers after `after`, by name.
     pub(crate) fn list(&self, tenant: &TenantName, after: &str) -> Vec<Arc<Record>> {
+        self.sorted(tenant, after, |record| &record.name)
+    }
+
+    /// A tenant's consumers after `after`, by the ids of their subscriptions.
+    pub(crate) fn list_by_id(&self, tenant: &TenantName, after: &str) -> Vec<Arc<Record>> {
+        self.sorted(tenant, after, |record| &record.id)
+    }
+
+    fn sorted(&self, tenant: &TenantName, after: &str, key: fn(&Record) -> &str) -> Vec<Arc<Record>> {
         let known = self.known.read();
-        let records = known.by_id.values();
-        let mut found: Vec<_> =
-            records.filter(|record| record.tenant == *tenant && *record.name > *after).cloned().collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let later = |record: &&Arc<Record>| record.tenant == *tenant && key(record) > after;
+        let mut found: Vec<_> = known.by_id.values().filter(later).cloned().collect();
+        found.sort_by(|a, b| key(a).cmp(key(b)));
         found
     }
 
@@ -192,16 +200,6 @@ impl Consumers {
         let known = self.known.read();
         let of_tenant = known.by_name.iter().filter(|((of, _), _)| of == tenant);
         of_tenant.for_each(|(_, entry)| entry.queue.erase(offset));
-    }
-
-    /// A tenant's consumers after `after`, by the ids of their subscriptions.
-    pub(crate) fn list_by_id(&self, tenant: &TenantName, after: &str) -> Vec<Arc<Record>> {
-        let known = self.known.read();
-        let records = known.by_id.values();
-        let mut found: Vec<_> =
-            records.filter(|record| record.tenant == *tenant && *record.id > *after).cloned().collect();
-        found.sort_by(|a, b| a.id.cmp(&b.id));
-        found
     }
 
     /// How a consumer stands; `None`: it does not run.

@@ -11,8 +11,7 @@ mod states;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -21,6 +20,20 @@ use crate::support::http::Client;
 use crate::support::receiver::{Post, Receiver};
 use crate::support::server::Server;
 use crate::support::until;
+
+/// An endpoint that holds what comes: it tells of each attempt, and answers when it is let go.
+fn holding() -> (Receiver, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (began, attempts) = mpsc::channel();
+    let (let_go, gate) = mpsc::channel();
+    let gate = Mutex::new(gate);
+    let receiver = Receiver::answering(move |_, _| {
+        began.send(()).unwrap();
+        // An error says that the test is over.
+        let _ = gate.lock().unwrap().recv();
+        200
+    });
+    (receiver, attempts, let_go)
+}
 
 fn create(client: &Client, settings: &Value) -> (String, String) {
     let made = client.post("/webhooks", settings.to_string()).expect(201).json();

@@ -215,15 +215,7 @@ fn commands_right_after_a_change_are_taken_while_attempts_are_under_way() {
 fn who_hangs_up_while_a_webhook_is_removed_has_it_removed_all_the_same() {
     let server = Server::with(true, "[limits]\nconnections = 2\n");
     let client = server.client();
-    let (began, attempts) = channel();
-    let (let_go, gate) = channel::<()>();
-    let gate = Mutex::new(gate);
-    let held = Receiver::answering(move |_, _| {
-        began.send(()).unwrap();
-        // An error says that the test is over.
-        let _ = gate.lock().unwrap().recv();
-        200
-    });
+    let (held, attempts, let_go) = holding();
     let (id, _) = create(&client, &json!({ "url": held.url() }));
     client.publish(r#"{"eventType":"a.b","data":1}"#);
     attempts.recv_timeout(Duration::from_secs(20)).unwrap();

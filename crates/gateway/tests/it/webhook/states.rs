@@ -116,15 +116,7 @@ fn answers_are_not_kept_where_the_operator_says_so() {
 fn what_was_erased_before_its_turn_is_sent_without_its_data() {
     let server = Server::dev();
     let client = server.client();
-    let (began, attempts) = channel();
-    let (let_go, gate) = channel::<()>();
-    let gate = Mutex::new(gate);
-    let receiver = Receiver::answering(move |_, _| {
-        began.send(()).unwrap();
-        // An error says that the test is over.
-        let _ = gate.lock().unwrap().recv();
-        200
-    });
+    let (receiver, attempts, let_go) = holding();
     create(&client, &json!({ "url": receiver.url(), "maxConcurrency": 1 }));
     let events = ["e1", "e2", "e3"].map(|id| json!({ "eventId": id, "eventType": "a.b", "data": {"secret": id} }));
     client.post("/events", json!(events).to_string()).expect(201);
