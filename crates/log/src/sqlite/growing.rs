@@ -10,7 +10,7 @@ use super::run::{self, Cover, Meta, Run};
 pub(crate) struct Growing {
     pub(crate) number: u64,
     age: u64,
-    level: u8,
+    pub(crate) level: u8,
     rows: Vec<Row>,
     /// Rows of `rows` that are committed, and those of the slice under way.
     done: usize,

@@ -20,7 +20,14 @@ const FAN_IN: usize = 8;
 const SLICE_ROWS: usize = 32;
 /// Rows of a slice when merges do not keep up.
 const SLICE_ROWS_BEHIND: usize = 256;
-/// With so many runs merges do not keep up: there are seven of each level else.
+/// Merges to this level and above, of a million events and more, rest between steps: nothing waits for them, and at full
+/// speed one takes a core for most of a second from what goes on.
+const LEVEL_RESTS: u8 = 2;
+/// Until so many events have come: a merge of a million events takes about 120 steps, and is done before the next million.
+const REST_EVENTS: u64 = 4_096;
+/// What a moment without tasks counts for: so a merge comes to its end also when no events come.
+const IDLE_EVENTS: u64 = 32;
+/// With so many runs merges do not keep up, and none rests: there are seven of each level else.
 const RUNS_BEHIND: usize = 64;
 /// What removing a row writes, about: its page, and one beside it.
 const REMOVED_BYTES: usize = 512;
@@ -35,6 +42,8 @@ pub(crate) struct Merging {
     look: bool,
     /// What the slice under way removed of the doomed run in this place.
     removed: Option<(usize, usize)>,
+    /// Where the log was at the last look.
+    position: u64,
 }
 
 struct Active {
@@ -42,10 +51,19 @@ struct Active {
     inputs: Vec<Run>,
     growing: Growing,
     stage: Stage,
+    /// Events until the next step.
+    rest: u64,
+}
+
+impl Active {
+    /// Whether it can take another step now.
+    fn is_ready(&self) -> bool {
+        self.rest == 0 && matches!(self.stage, Stage::Here(_))
+    }
 }
 
 enum Stage {
-    /// Can take another step.
+    /// Can take another step, after a rest.
     Here(Box<Merger>),
     /// Takes one.
     Away(Receiver<rusqlite::Result<Step>>),
@@ -82,7 +100,7 @@ impl Merging {
         let is_away = |merge: &Active| matches!(merge.stage, Stage::Away(_));
         self.look
             || self.active.iter().any(|merge| merge.growing.is_pending())
-            || (!self.active.is_empty() && !self.active.iter().any(is_away))
+            || (self.active.iter().any(Active::is_ready) && !self.active.iter().any(is_away))
             || self.doomed.iter().any(Doomed::is_free)
     }
 
@@ -96,14 +114,26 @@ impl Merging {
         self.removed = None;
     }
 
-    /// Takes what the helper has done.
-    pub(crate) fn receive(&mut self) {
+    /// The writer had nothing to do for a moment.
+    pub(crate) fn idled(&mut self) {
+        self.rest(IDLE_EVENTS);
+    }
+
+    fn rest(&mut self, events: u64) {
+        self.active.iter_mut().for_each(|merge| merge.rest = merge.rest.saturating_sub(events));
+    }
+
+    /// Takes what the helper has done; `position` is where the log is.
+    pub(crate) fn receive(&mut self, position: u64) {
+        let before = std::mem::replace(&mut self.position, position);
+        self.rest(position.saturating_sub(before));
         let mut failed = None;
         for (place, merge) in self.active.iter_mut().enumerate() {
             let Stage::Away(receiver) = &merge.stage else { continue };
             match receiver.try_recv() {
                 Ok(Ok(Step { rows, next })) => {
                     merge.growing.extend(rows);
+                    merge.rest = if merge.growing.level < LEVEL_RESTS { 0 } else { REST_EVENTS };
                     merge.stage = match next {
                         Next::Step(merger) => Stage::Here(merger),
                         Next::End(packed, covers) => {
@@ -145,10 +175,11 @@ fn choose(runs: &[Run], is_merging: impl Fn(u8) -> bool, gone: impl Fn(&Meta) ->
 impl Writer {
     /// Writes the next rows of a merge, or removes some of a run that is gone, within the transaction under way.
     pub(crate) fn merge_slice(&mut self) -> rusqlite::Result<()> {
-        self.merging.receive();
+        self.merging.receive(self.next_position);
         self.merge_begin();
-        self.merge_go_on();
-        let rows = if self.shared.runs.list().len() >= RUNS_BEHIND { SLICE_ROWS_BEHIND } else { SLICE_ROWS };
+        let behind = self.shared.runs.list().len() >= RUNS_BEHIND;
+        self.merge_go_on(behind);
+        let rows = if behind { SLICE_ROWS_BEHIND } else { SLICE_ROWS };
         if let Some(merge) = self.merging.active.iter_mut().find(|merge| merge.growing.is_pending()) {
             if merge.growing.write(&self.connection, rows)? {
                 for input in &merge.inputs {
@@ -179,20 +210,21 @@ impl Writer {
             let Some(newest) = metas.last() else { return };
             let growing = Growing::new(self.take_run_number(), newest.age, level);
             let (level, stage) = (newest.level, Stage::Here(Box::new(merger)));
-            self.merging.active.push(Active { level, inputs, growing, stage });
+            self.merging.active.push(Active { level, inputs, growing, stage, rest: 0 });
             self.merging.active.sort_by_key(|merge| merge.level);
         }
     }
 
     /// Has the helper take the next step of the lowest merge that has nothing more to write.
-    fn merge_go_on(&mut self) {
+    fn merge_go_on(&mut self, behind: bool) {
         let active = &mut self.merging.active;
         if active.iter().any(|merge| matches!(merge.stage, Stage::Away(_))) {
             return;
         }
         let next = active
             .iter_mut()
-            .find(|merge| matches!(merge.stage, Stage::Here(_)) && merge.growing.waiting() <= SLICE_ROWS);
+            .filter(|merge| merge.is_ready() || (behind && matches!(merge.stage, Stage::Here(_))))
+            .find(|merge| merge.growing.waiting() <= SLICE_ROWS);
         let Some(merge) = next else { return };
         let (sender, receiver) = channel();
         if let Stage::Here(merger) = std::mem::replace(&mut merge.stage, Stage::Away(receiver)) {
@@ -262,5 +294,34 @@ mod tests {
         assert_eq!(chosen(&runs, &[], 2), Some((vec![1], 2)));
         assert_eq!(chosen(&runs, &[2], 2), Some((vec![2], 1)));
         assert_eq!(chosen(&runs, &[1, 2], 2), None);
+    }
+
+    /// A merge to a level of which the helper has done a step.
+    fn stepped(level: u8) -> Merging {
+        let (sender, receiver) = channel();
+        let next = Next::Step(Box::new(Merger::new(&[], |_| 0)));
+        sender.send(Ok(Step { rows: Vec::new(), next })).unwrap();
+        let growing = Growing::new(1, 1, level);
+        let active = Active { level: level - 1, inputs: Vec::new(), growing, stage: Stage::Away(receiver), rest: 0 };
+        Merging { active: vec![active], ..Merging::default() }
+    }
+
+    #[test]
+    fn large_merges_rest_until_events_come_or_time_passes_and_small_ones_never() {
+        let mut small = stepped(LEVEL_RESTS - 1);
+        small.receive(0);
+        assert!(small.is_pending());
+        for (events, idle, looks) in [(0, true, REST_EVENTS / IDLE_EVENTS), (1_024, false, 4)] {
+            let mut large = stepped(LEVEL_RESTS);
+            large.receive(0);
+            for look in 1..=looks {
+                assert!(!large.is_pending() && large.is_waiting(), "{look}");
+                if idle {
+                    large.idled();
+                }
+                large.receive(look * events);
+            }
+            assert!(large.is_pending());
+        }
     }
 }

@@ -345,7 +345,8 @@ impl Writer {
     fn go_on(&mut self) -> Result<(), Unavailable> {
         self.shorten_wal()?;
         self.flush_receive();
-        self.merging.receive();
+        self.merging.idled();
+        self.merging.receive(self.next_position);
         if self.index_pending() { self.commit(Vec::new()) } else { Ok(()) }
     }
 
