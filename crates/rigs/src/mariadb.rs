@@ -23,10 +23,13 @@ impl MariaDb {
     /// Makes and starts one. Needs Debian's package `mariadb-server-core`.
     pub fn start() -> Self {
         let (folder, port) = place("mariadb");
-        let data = folder.path().join("data");
-        fs::create_dir(&data).expect("a data folder");
         let mut arguments: Vec<String> = SMALL.map(str::to_owned).to_vec();
-        arguments.push(format!("--datadir={}", data.display()));
+        // A server that starts removes the temporary tables it finds: they are not to be those of another one.
+        for (option, name) in [("datadir", "data"), ("tmpdir", "tmp")] {
+            let own = folder.path().join(name);
+            fs::create_dir(&own).expect("a folder of its own");
+            arguments.push(format!("--{option}={}", own.display()));
+        }
         if rustix::process::geteuid().is_root() {
             arguments.push("--user=root".to_owned());
         }
