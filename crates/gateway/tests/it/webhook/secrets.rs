@@ -43,7 +43,7 @@ fn while_secrets_rotate_both_sign_and_then_the_new_one_alone() {
     let (id, first) = create(&client, &json!({ "url": receiver.url(), "signatures": ["v1", "v1a"] }));
     let path = format!("/webhooks/{id}");
     let before = client.get(&format!("{path}/secret")).expect(200).json();
-    let rotated = client.post(&format!("{path}/rotate-secret"), r#"{"overlap":"4s"}"#).expect(200).json();
+    let rotated = client.post(&format!("{path}/rotate-secret"), r#"{"overlap":"8s"}"#).expect(200).json();
     let second = rotated["secret"].as_str().unwrap();
     let public = rotated["publicKey"].as_str().unwrap();
     assert_ne!(second, first);
@@ -57,7 +57,7 @@ fn while_secrets_rotate_both_sign_and_then_the_new_one_alone() {
     assert!(post.header("webhook-signature").starts_with("v1,"));
     server.kill();
     server.start();
-    let post = until("the new one alone", Duration::from_secs(15), || {
+    let post = until("the new one alone", Duration::from_secs(25), || {
         Some(next(&client, &receiver)).filter(|post| !post.is_signed_with(&first))
     });
     assert!(post.is_signed_with(second) && is_signed_by(&post, public));
