@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tidings_core::filter::{Filter, TypePattern};
+use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
 use tidings_engine::dispatcher::{Subscription, opening};
-use tidings_log::Store;
+use tidings_log::{Store, Write};
 
 use crate::flaky::Flaky;
 use crate::receiver::Receiver;
@@ -85,4 +87,30 @@ async fn many_that_are_behind_together_get_all() {
     }
     let posts = receiver.posts();
     assert_eq!(posts.len(), COUNT * EVENTS);
+}
+
+/// What others read from the disk a moment ago still had its data.
+#[tokio::test]
+async fn who_is_opened_after_an_erasure_does_not_get_what_was_erased() {
+    const HALF: usize = COUNT / 2;
+    let (mut rig, receiver) = (Rig::new().await, Receiver::start().await);
+    for number in 0..COUNT {
+        rig.store.commit(now(), vec![opening(&name(number), rig.tenant, Offset(0))]).await.unwrap();
+    }
+    rig.append((0..300).map(order)).await;
+    rig = rig.reopen().await;
+    let erase = Write::Erase(rig.tenant, EventId::parse("e0").unwrap());
+    for (half, left) in [(0..HALF, json!({"n": 0})), (HALF..COUNT, Value::Null)] {
+        let before = receiver.posts().len();
+        for number in half.clone() {
+            rig.dispatcher.start(webhook(&rig, &receiver, number, "order.*"));
+        }
+        for number in half {
+            rig.settled(&name(number)).await;
+        }
+        let posts = receiver.posts().split_off(before);
+        let mut erased = posts.iter().filter(|post| post.id() == "e0");
+        assert!(posts.len() == HALF * 300 && erased.all(|post| post.json()["data"] == left), "{left}");
+        rig.store.commit(now(), vec![erase.clone()]).await.unwrap();
+    }
 }

@@ -21,9 +21,10 @@ const SLICE_ROWS: usize = 32;
 /// Rows of a slice when merges do not keep up.
 const SLICE_ROWS_BEHIND: usize = 256;
 /// Merges to this level and above, of a million events and more, rest between steps: nothing waits for them, and at full
-/// speed one takes a core for most of a second from what goes on.
+/// speed one takes half a second of the processors from what goes on.
 const LEVEL_RESTS: u8 = 2;
-/// Until so many events have come: a merge of a million events takes about 120 steps, and is done before the next million.
+/// Until so many events have come: at 30 bytes an event a million are about 120 steps, so the merge is done before the next
+/// million is there. Where events have more bytes in the index and it is not, runs gather until none rests.
 const REST_EVENTS: u64 = 4_096;
 /// What a moment without tasks counts for: so a merge comes to its end also when no events come.
 const IDLE_EVENTS: u64 = 32;
@@ -119,6 +120,7 @@ impl Merging {
         self.rest(IDLE_EVENTS);
     }
 
+    /// So many events came, or what counts as much.
     fn rest(&mut self, events: u64) {
         self.active.iter_mut().for_each(|merge| merge.rest = merge.rest.saturating_sub(events));
     }
@@ -178,7 +180,10 @@ impl Writer {
         self.merging.receive(self.next_position);
         self.merge_begin();
         let behind = self.shared.runs.list().len() >= RUNS_BEHIND;
-        self.merge_go_on(behind);
+        if behind {
+            self.merging.rest(u64::MAX);
+        }
+        self.merge_go_on();
         let rows = if behind { SLICE_ROWS_BEHIND } else { SLICE_ROWS };
         if let Some(merge) = self.merging.active.iter_mut().find(|merge| merge.growing.is_pending()) {
             if merge.growing.write(&self.connection, rows)? {
@@ -216,15 +221,12 @@ impl Writer {
     }
 
     /// Has the helper take the next step of the lowest merge that has nothing more to write.
-    fn merge_go_on(&mut self, behind: bool) {
+    fn merge_go_on(&mut self) {
         let active = &mut self.merging.active;
         if active.iter().any(|merge| matches!(merge.stage, Stage::Away(_))) {
             return;
         }
-        let next = active
-            .iter_mut()
-            .filter(|merge| merge.is_ready() || (behind && matches!(merge.stage, Stage::Here(_))))
-            .find(|merge| merge.growing.waiting() <= SLICE_ROWS);
+        let next = active.iter_mut().find(|merge| merge.is_ready() && merge.growing.waiting() <= SLICE_ROWS);
         let Some(merge) = next else { return };
         let (sender, receiver) = channel();
         if let Stage::Here(merger) = std::mem::replace(&mut merge.stage, Stage::Away(receiver)) {
