@@ -63,7 +63,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
 
 async fn serve(settings: Settings, threads: usize) -> Result<()> {
     make_folder(&settings.data)?;
-    process::raise_files();
+    process::prepare();
     let listeners = listeners(&settings)?;
     let listening = listeners.iter().map(|(listener, _)| listener.local_addr()).collect::<io::Result<Vec<_>>>()?;
     let address = listening[0];

@@ -123,7 +123,7 @@ impl Entry {
     }
 
     /// How far a slot may go at the most: a lane without a progress of its own begins at its slot's cursor after a crash, and
-    /// rows that are not committed are not there then.
+    /// rows that are not committed are not there then. Once a lane has one, it keeps it.
     pub(super) fn uncommitted(&self) -> Option<Offset> {
         let live = self.lane.as_ref()?.live.lock();
         (!live.own).then_some(live.clear)

@@ -36,6 +36,8 @@ pub(super) async fn run(shard: &Arc<Shard>, tenant: Tenant) {
         let place = shard.place(tenant).0;
         let waits = place > committed || shard.has_idle(tenant);
         if Instant::now() >= commit_at && waits {
+            // First who heard the bell sends.
+            tokio::task::yield_now().await;
             let pause;
             (committed, pause) = commit(shard, tenant, place, committed).await;
             commit_at = Instant::now() + pause;

@@ -16,13 +16,27 @@ pub(crate) fn open_files() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
 
+/// Asks the system for what a server needs.
+pub(crate) fn prepare() {
+    raise_files();
+    take_small_pages();
+}
+
 /// Has as many files open at once as the system lets this process ask for: each connection is one.
-pub(crate) fn raise_files() {
+fn raise_files() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum || limit.maximum.is_none() {
         // What it began with will have to do then.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
+}
+
+/// Has the system give memory in small pages: a fault that clears one of 2 MiB held a thread for up to 5 ms, and the events
+/// that waited for it with it.
+fn take_small_pages() {
+    #[cfg(target_os = "linux")]
+    // Where the system refuses, it serves with these pauses.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// How many may be open.

@@ -182,3 +182,10 @@ fn dashboard_and_alerts_name_metrics_that_there_are() {
     let unsaid: Vec<_> = families.iter().filter(|family| !guide.contains(**family)).collect();
     assert!(unsaid.is_empty(), "the guide does not tell of {unsaid:?}");
 }
+
+#[test]
+fn memory_comes_in_small_pages() {
+    let server = Server::with(true, "");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid().as_raw_nonzero())).unwrap();
+    assert!(status.contains("\nTHP_enabled:\t0\n"), "{status}");
+}

@@ -17,16 +17,16 @@ pub(super) struct Part {
     pub(super) sweeper: watch::Receiver<()>,
     /// How many subscriptions the slots have.
     pub(super) slots: BTreeMap<u8, usize>,
-    /// Subscriptions with a lane.
-    pub(super) lanes: BTreeSet<u32>,
+    /// Subscriptions with a lane, unless it is known to have a progress of its own: they bound how far their slots may go.
+    pub(super) bound: BTreeSet<u32>,
     /// Those that have nothing to do, and still a progress of their own.
     pub(super) idle: BTreeSet<u32>,
 }
 
 impl Part {
     pub(super) fn new(place: Offset, swept: BTreeMap<u8, Offset>, sweeper: watch::Receiver<()>) -> Self {
-        let (slots, lanes, idle) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { interest: Interest::default(), place, swept, sweeper, slots, lanes, idle }
+        let (slots, bound, idle) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { interest: Interest::default(), place, swept, sweeper, slots, bound, idle }
     }
 }
 
@@ -35,7 +35,7 @@ impl State {
     pub(super) fn track(&mut self, number: u32) {
         let Some(entry) = self.entries.get(&number) else { return };
         let Some(part) = self.parts.get_mut(&entry.subscription.tenant) else { return };
-        mark(&mut part.lanes, number, entry.lane.is_some());
+        mark(&mut part.bound, number, entry.lane.is_some());
         mark(&mut part.idle, number, entry.is_idle());
     }
 
@@ -51,7 +51,7 @@ impl State {
     pub(super) fn untrack(&mut self, number: u32) {
         let Some(entry) = self.entries.get(&number) else { return };
         let Some(part) = self.parts.get_mut(&entry.subscription.tenant) else { return };
-        part.lanes.remove(&number);
+        part.bound.remove(&number);
         part.idle.remove(&number);
         if let Some(count) = part.slots.get_mut(&entry.slot) {
             *count -= 1;

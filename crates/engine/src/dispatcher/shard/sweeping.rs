@@ -81,12 +81,16 @@ impl Shard {
         let part = parts.get_mut(&tenant).filter(|_| *self.phase.borrow() != Phase::Shut);
         let Some(part) = part else { return Vec::new() };
         let mut through: BTreeMap<u8, Offset> = part.slots.keys().map(|slot| (*slot, part.place)).collect();
-        for entry in part.lanes.iter().filter_map(|number| entries.get(number)) {
-            // What a lane without a row of its own has not settled, the slot must not pass.
-            if let (Some(cursor), Some(through)) = (entry.uncommitted(), through.get_mut(&entry.slot)) {
+        // What a lane without a progress of its own has not settled, the slot must not pass. Thousands have one, that wait
+        // for endpoints that never answer: they are looked at once.
+        part.bound.retain(|number| {
+            let Some(entry) = entries.get(number) else { return false };
+            let Some(cursor) = entry.uncommitted() else { return false };
+            if let Some(through) = through.get_mut(&entry.slot) {
                 *through = cursor.min(*through);
             }
-        }
+            true
+        });
         // A slot never goes back.
         through.retain(|slot, through| part.swept.get(slot).is_none_or(|before| *before <= *through));
         let mut current: BTreeMap<u8, Vec<Box<str>>> = BTreeMap::new();
