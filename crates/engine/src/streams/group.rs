@@ -17,6 +17,9 @@ use super::open::{At, Member, Open, Reader, find};
 const FRAMES_BYTES_MAX: usize = 256 * 1024;
 /// A page of framed events takes no more once it has so many bytes.
 pub(super) const PAGE_BYTES_MAX: usize = 512 * 1024;
+/// Sockets written to before the thread gives way: to clients and proxies on this machine, which have something to read by
+/// then, and to the threads that take what is new. More often costs a turn of whatever else keeps the machine busy each time.
+const GIVE_WAY_EVERY: usize = 128;
 /// Pages kept for others that need the same, in all groups of a shard.
 const PAGES_BYTES_MAX: usize = 4 << 20;
 
@@ -119,7 +122,10 @@ impl Group {
     pub(super) fn flush(&mut self, streams: &mut Slab<Open>, round: u32, gone: &mut Vec<u32>) {
         self.fresh = false;
         let end = self.frames.end();
-        for member in &self.members {
+        for (turn, member) in self.members.iter().enumerate() {
+            if (turn + 1).is_multiple_of(GIVE_WAY_EVERY) {
+                std::thread::yield_now();
+            }
             let Some((line, reader)) = find(streams, *member) else { continue };
             let At::Live(at) = reader.at else { continue };
             if line.leaving || at == end {
