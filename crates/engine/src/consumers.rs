@@ -31,6 +31,8 @@ pub struct Queue {
     state: Mutex<State>,
     /// Rings when something lies ready.
     arrived: Notify,
+    /// Rings when the consumer is removed.
+    closing: Notify,
     /// Rings when the next expiry of all desks may have come nearer.
     sooner: Arc<Notify>,
 }
@@ -41,6 +43,8 @@ struct State {
     ack_wait: Duration,
     /// Who asks.
     waiting: usize,
+    /// The consumer was removed.
+    closed: bool,
     /// Wakes the lane: more may be laid.
     bell: Option<Arc<Notify>>,
 }
@@ -53,6 +57,10 @@ struct Held {
     replay: Option<Box<str>>,
     verdict: oneshot::Sender<Outcome>,
 }
+
+/// The consumer was removed: nothing comes of its queue any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
 
 /// A delivery for a worker.
 #[derive(Clone, Debug)]
@@ -70,8 +78,9 @@ pub struct Message {
 impl Queue {
     fn new(id: &str, env: Env, sooner: Arc<Notify>, ack_wait: Duration) -> Self {
         let number = consumer_number(id);
-        let state = State { desk: Desk::new(number), held: HashMap::default(), ack_wait, waiting: 0, bell: None };
-        Self { number, env, state: Mutex::new(state), arrived: Notify::new(), sooner }
+        let (desk, held) = (Desk::new(number), HashMap::default());
+        let state = State { desk, held, ack_wait, waiting: 0, closed: false, bell: None };
+        Self { number, env, state: Mutex::new(state), arrived: Notify::new(), closing: Notify::new(), sooner }
     }
 
     /// Reads a token of this consumer.
@@ -79,12 +88,12 @@ impl Queue {
         Token::parse(text).filter(|token| token.consumer == self.number)
     }
 
-    /// Up to `max` deliveries of [`FETCH_BYTES`] or little more as soon as there is one, nothing after `wait`. Safe to drop
-    /// while it waits.
-    pub async fn fetch(&self, max: usize, wait: Duration) -> Vec<Message> {
+    /// Up to `max` deliveries of [`FETCH_BYTES`] or little more as soon as there is one, nothing after `wait`; at once
+    /// that the consumer is removed. Safe to drop while it waits.
+    pub async fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Message>, Closed> {
         let _asked = Asked::new(self, max);
-        let over = sleep(wait);
-        tokio::pin!(over);
+        let (over, closed) = (sleep(wait), self.closed());
+        tokio::pin!(over, closed);
         loop {
             // Before it looks: what comes in between rings for everybody, and a bell for all is not kept for who is late.
             let arrived = self.arrived.notified();
@@ -92,13 +101,31 @@ impl Queue {
             arrived.as_mut().enable();
             let found = self.take(max);
             if !found.is_empty() {
-                return found;
+                return Ok(found);
             }
             tokio::select! {
+                biased;
+                () = &mut closed => return Err(Closed),
                 () = arrived => {}
-                () = &mut over => return Vec::new(),
+                () = &mut over => return Ok(Vec::new()),
             }
         }
+    }
+
+    /// Resolves once the consumer is removed.
+    pub async fn closed(&self) {
+        // As in `fetch`.
+        let closing = self.closing.notified();
+        tokio::pin!(closing);
+        closing.as_mut().enable();
+        if !self.state.lock().closed {
+            closing.await;
+        }
+    }
+
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.closing.notify_waiters();
     }
 
     /// Up to `max` deliveries of those that lie ready, as in [`Queue::fetch`].
@@ -315,9 +342,12 @@ impl Queues {
         self.by_id.read().get(id).cloned()
     }
 
-    /// Takes a queue away.
+    /// Takes a queue away; whoever waits for it is told.
     pub fn close(&self, id: &str) {
-        self.by_id.write().remove(id);
+        let closed = self.by_id.write().remove(id);
+        if let Some(queue) = closed {
+            queue.close();
+        }
     }
 
     /// Of all: deliveries that workers have, and fetches that wait.

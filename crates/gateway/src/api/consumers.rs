@@ -186,5 +186,10 @@ fn find(call: &Call) -> Result<(Arc<Record>, Arc<Queue>), Problem> {
 pub(crate) fn named(call: &Call, name: &str) -> Result<(Arc<Record>, Arc<Queue>), Problem> {
     let found = call.app.consumers.get(&call.tenant, name);
     let found = found.filter(|(record, _)| call.principal.reaches(record.confined.as_deref()));
-    found.ok_or_else(|| Problem::not_found("consumer; `PUT /consumers/{name}` makes one"))
+    found.ok_or_else(missing)
+}
+
+/// There is no such consumer, or no more.
+pub(crate) fn missing() -> Problem {
+    Problem::not_found("consumer; `PUT /consumers/{name}` makes one")
 }

@@ -1,6 +1,7 @@
-//! `GET /events/ws`: the WebSocket (RFC 6455). Here: the handshake. [`conversation`] does what a client asks for; its
-//! messages are [`asks`], the answers [`words`]; [`work`] is a consumer's side. The frames are the engine's.
+//! `GET /events/ws`: the WebSocket (RFC 6455). Here: the handshake. [`conversation`] does what a client [`asked`] for;
+//! messages are [`asks`], answers [`words`]; [`work`] is a consumer's side. The frames are the engine's.
 
+mod asked;
 mod asks;
 mod conversation;
 mod words;

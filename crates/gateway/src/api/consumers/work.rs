@@ -8,9 +8,9 @@ use serde_json::json;
 use tidings_core::desk::Token;
 use tidings_core::retry::RETRY_AFTER_MAX;
 use tidings_core::time::{format_duration, parse_duration};
-use tidings_engine::consumers::{Message, Queue};
+use tidings_engine::consumers::{Closed, Message, Queue};
 
-use super::find;
+use super::{find, missing};
 use crate::api::body::{self, answer};
 use crate::api::call::Call;
 use crate::api::document;
@@ -35,7 +35,8 @@ struct Fetch {
     wait: Option<String>,
 }
 
-/// Answers as soon as there is something, with nothing when the time is over or the server stops.
+/// Answers as soon as there is something or the consumer is removed, with nothing when the time is over or the server
+/// stops.
 pub(crate) async fn fetch(mut call: Call) -> Answer {
     let (_, queue) = find(&call)?;
     let Fetch { max, wait } = document::optional(&mut call).await?;
@@ -46,7 +47,7 @@ pub(crate) async fn fetch(mut call: Call) -> Answer {
     let wait = span("/wait", wait.as_deref(), (Duration::ZERO, WAIT_MAX))?.unwrap_or(WAIT_MAX);
     let mut phase = call.app.phase.clone();
     let messages = tokio::select! {
-        messages = queue.fetch(max, wait) => messages,
+        messages = queue.fetch(max, wait) => messages.map_err(|Closed| missing())?,
         _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => Vec::new(),
     };
     Ok(answer(StatusCode::OK, rendered(&messages)))

@@ -1,7 +1,6 @@
 //! One WebSocket's conversation: what its client asks for is done in order, by a task that is there while there is
 //! something to do. The engine reads no more messages than may wait here.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tidings_engine::streams::voice::{Subscription, Voice};
 use tidings_log::Tenant;
 use tokio::runtime::Handle;
 
+use super::asked::Asked;
 use super::asks::{self, About, Ask, Subscribe};
 use super::words;
 use super::work::{self, Work};
@@ -35,17 +35,10 @@ pub(super) struct Conversation {
     tenant: Tenant,
     /// Where its operations are done.
     pub(super) runtime: Handle,
-    asked: Mutex<Asked>,
+    asked: Asked,
     subscriptions: Mutex<Subscriptions>,
     /// Messages of one consumer at a time wait for the socket.
     pub(super) mouth: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Asked {
-    messages: VecDeque<Bytes>,
-    /// A task goes through them.
-    running: bool,
 }
 
 #[derive(Default)]
@@ -68,7 +61,7 @@ impl Party {
             call,
             tenant,
             runtime: Handle::current(),
-            asked: Mutex::default(),
+            asked: Asked::default(),
             subscriptions: Mutex::default(),
             mouth: tokio::sync::Mutex::default(),
         }))
@@ -76,9 +69,7 @@ impl Party {
 
     /// The client says something.
     pub(super) fn hear(&self, message: Bytes, voice: &Voice) {
-        let mut asked = self.0.asked.lock();
-        asked.messages.push_back(message);
-        if !std::mem::replace(&mut asked.running, true) {
+        if self.0.asked.take(message) {
             let (conversation, voice) = (Arc::clone(&self.0), voice.clone());
             self.0.runtime.spawn(async move { conversation.answer(&voice).await });
         }
@@ -87,7 +78,7 @@ impl Party {
 
 impl Drop for Party {
     fn drop(&mut self) {
-        self.0.asked.lock().messages.clear();
+        self.0.asked.forget();
         let mut subscriptions = self.0.subscriptions.lock();
         subscriptions.over = true;
         for (_, kind) in subscriptions.by_id.drain() {
@@ -101,33 +92,19 @@ impl Drop for Party {
 impl Conversation {
     /// Does what was asked for until nothing is left.
     async fn answer(self: &Arc<Self>, voice: &Voice) {
-        loop {
-            let message = {
-                let mut asked = self.asked.lock();
-                let message = asked.messages.pop_front();
-                asked.running = message.is_some();
-                message
-            };
-            let Some(message) = message else { return };
-            let about = About::of(&message);
-            let told = match self.carry_out(&message, &about, voice).await {
-                Ok(told) => told,
-                Err(problem) => Some(words::error(&about, problem)),
-            };
+        let tell = |message: &Bytes, done: Result<Option<String>, Problem>| {
+            let told = done.unwrap_or_else(|problem| Some(words::error(&About::of(message), problem)));
             if let Some(told) = told {
                 voice.say(told.as_bytes());
             }
             voice.done();
-        }
+        };
+        self.asked.answer(|message| self.carry_out(message, voice), tell).await;
     }
 
-    async fn carry_out(
-        self: &Arc<Self>,
-        message: &Bytes,
-        about: &About,
-        voice: &Voice,
-    ) -> Result<Option<String>, Problem> {
-        let ask = asks::read(message, about, &self.call.app.settings.event.json)?;
+    async fn carry_out(self: &Arc<Self>, message: Bytes, voice: &Voice) -> Result<Option<String>, Problem> {
+        let about = &About::of(&message);
+        let ask = asks::read(&message, about, &self.call.app.settings.event.json)?;
         // The connection ends within a second; until then nothing is done for who may not ask for it.
         if let Pass::Over(_) = self.call.app.keys.pass(&self.call.principal.actor) {
             return Err(Problem::unauthorized());

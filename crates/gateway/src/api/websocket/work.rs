@@ -1,6 +1,7 @@
 //! A consumer's side of a WebSocket: its client is a worker, which gets messages as they come, and never has more than it
 //! said.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use serde_json::json;
 use tidings_core::desk::Token;
 use tidings_core::key::Scope;
 use tidings_core::time::Timestamp;
-use tidings_engine::consumers::{Message, Queue};
+use tidings_engine::consumers::{Closed, Message, Queue};
 use tidings_engine::streams::voice::Voice;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::asked::guarded;
 use super::asks::{About, Nack, Named, Subscribe};
 use super::conversation::Conversation;
 use super::words;
@@ -74,8 +76,11 @@ impl Work {
         let work = Arc::new(Self { record, queue, max, state: Mutex::default(), freed: Notify::new() });
         let told = words::status(about, json!({ "state": "subscribed", "consumer": name, "max": max }));
         voice.say(told.as_bytes());
-        let fetching = fetch(Arc::clone(&work), Arc::clone(conversation), ask.id, voice.clone());
-        work.state.lock().task = Some(conversation.runtime.spawn(fetching).abort_handle());
+        let fetching = run(Arc::clone(&work), Arc::clone(conversation), ask.id, voice.clone());
+        // Held meanwhile: it may come to its end at once.
+        let mut state = work.state.lock();
+        state.task = Some(conversation.runtime.spawn(fetching).abort_handle());
+        drop(state);
         Ok(work)
     }
 
@@ -86,6 +91,32 @@ impl Work {
         match self.max - state.out.len().min(self.max) {
             0 => Err(state.out.iter().map(|(_, until)| *until).min()),
             room => Ok(room),
+        }
+    }
+
+    /// More messages, once there are some and the client takes them.
+    async fn next(&self) -> Result<Vec<Message>, Closed> {
+        loop {
+            let now = clock::now();
+            let messages = match self.room(now) {
+                Ok(room) => self.queue.fetch(room, work::WAIT_MAX).await,
+                Err(until) => {
+                    let wait = until.map_or(work::WAIT_MAX, |until| until.since(now));
+                    tokio::select! {
+                        () = self.queue.closed() => Err(Closed),
+                        _ = tokio::time::timeout(wait, self.freed.notified()) => continue,
+                    }
+                }
+            };
+            match messages {
+                Ok(messages) if messages.is_empty() => {}
+                Ok(messages) => return Ok(messages),
+                Err(Closed) => {
+                    // Its word on what it has counts no more.
+                    self.state.lock().out.clear();
+                    return Err(Closed);
+                }
+            }
         }
     }
 
@@ -131,30 +162,21 @@ impl Work {
     }
 }
 
-/// Gets messages for a client as long as it takes them.
-async fn fetch(work: Arc<Work>, conversation: Arc<Conversation>, id: Box<str>, voice: Voice) {
+/// Gets messages for a client until it is to get no more; it is told why, unless it wanted that.
+async fn run(work: Arc<Work>, conversation: Arc<Conversation>, id: Box<str>, voice: Voice) {
+    let Err(problem) = guarded(fetch(&work, &conversation, &id, &voice)).await;
+    voice.say(words::error(&About::subscription_of(&id), problem).as_bytes());
+    work.end();
+}
+
+/// Gets messages for a client as long as it takes them and there is a consumer.
+async fn fetch(work: &Work, conversation: &Conversation, id: &str, voice: &Voice) -> Result<Infallible, Problem> {
     loop {
-        let now = clock::now();
-        let messages = match work.room(now) {
-            Ok(room) => work.queue.fetch(room, work::WAIT_MAX).await,
-            Err(until) => {
-                let wait = until.map_or(work::WAIT_MAX, |until| until.since(now));
-                let _ = tokio::time::timeout(wait, work.freed.notified()).await;
-                continue;
-            }
-        };
-        if messages.is_empty() {
-            if let Err(problem) = consumers::named(&conversation.call, &work.record.name) {
-                // Somebody removed it.
-                voice.say(words::error(&About::subscription_of(&id), problem).as_bytes());
-                work.end();
-            }
-            continue;
-        }
+        let messages = work.next().await.map_err(|Closed| consumers::missing())?;
         work.gave(&messages);
         let mut frames = Vec::new();
         for message in &messages {
-            words::delivery(&mut frames, &id, message);
+            words::delivery(&mut frames, id, message);
         }
         drop(messages);
         // One after the other, and no more before the socket has taken them: a client that does not read costs no more.

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use super::*;
+use crate::support::http::Answer;
 
 #[test]
 fn what_is_not_acknowledged_in_time_comes_back_and_counts_and_dies_after_its_retries() {
@@ -159,22 +160,47 @@ fn a_crash_brings_back_what_workers_have_and_their_ack_counts_until_somebody_has
     assert_eq!(late["acked"], 0, "another worker has it now");
 }
 
+/// A fetch that the server has taken, and that waits for 20 s.
+fn waiting(client: &Client) -> std::thread::JoinHandle<Answer> {
+    let fetch = std::thread::spawn({
+        let client = client.clone();
+        move || client.post("/consumers/mail/fetch", r#"{"wait":"20s"}"#)
+    });
+    until("the fetch", Duration::from_secs(10), || {
+        let metrics = client.get("/metrics").expect(200);
+        metrics.text().contains("tidings_consumer_fetches_waiting 1").then_some(())
+    });
+    fetch
+}
+
 #[test]
 fn a_waiting_fetch_does_not_hold_up_the_end_of_the_server() {
     let mut server = Server::dev();
     let client = server.client();
     put(&client, "mail", &json!({}));
-    let waiting = std::thread::spawn({
-        let client = client.clone();
-        move || fetch(&client, "mail", 1, "20s")
-    });
-    // It waits once the server has admitted it.
-    until("the fetch", Duration::from_secs(10), || {
-        let metrics = client.get("/metrics").expect(200);
-        metrics.text().contains("tidings_consumer_fetches_waiting 1").then_some(())
-    });
+    let waiting = waiting(&client);
     server.signal(Signal::TERM);
-    assert!(waiting.join().unwrap().is_empty());
+    assert_eq!(waiting.join().unwrap().expect(200).json(), json!({ "messages": [] }));
     let (status, took) = server.ended(Duration::from_secs(10));
     assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+}
+
+#[test]
+fn a_fetch_that_waits_is_told_at_once_that_its_consumer_is_removed() {
+    let server = Server::dev();
+    let client = server.client();
+    for anew in [false, true] {
+        put(&client, "mail", &json!({}));
+        let (waiting, begun) = (waiting(&client), instant());
+        client.delete("/consumers/mail").expect(200);
+        if anew {
+            // What comes to another one of its name is not for it.
+            put(&client, "mail", &json!({}));
+            publish(&client, "e1", "o1");
+        }
+        let refused = waiting.join().unwrap().expect(404);
+        assert!(refused.text().contains("no such consumer"), "{refused}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+    assert_eq!(ids(&fetched(&client, "mail", 1)), ["e1"]);
 }

@@ -153,6 +153,35 @@ fn a_worker_that_unsubscribes_gets_no_more_and_may_finish_what_it_has() {
 }
 
 #[test]
+fn a_worker_is_told_at_once_that_its_consumer_is_removed_and_works_for_another_one_of_its_name() {
+    let server = Server::dev();
+    let client = server.client();
+    for has_a_message in [false, true] {
+        consumer(&client, &json!({"ackWait": "10m"}));
+        let mut socket = worker(&client, 1);
+        if has_a_message {
+            // It takes no more then, and waits for nothing but its own word.
+            publish(&client, "e1", "a");
+            next(&mut socket);
+        }
+        let begun = instant();
+        client.delete("/consumers/mail").expect(200);
+        consumer(&client, &json!({}));
+        let told = socket.hear();
+        assert_eq!((&told["type"], &told["subscription"]), (&json!("error"), &json!("w")), "{told}");
+        assert_eq!((&told["problem"]["status"], told.get("ref")), (&json!(404), None), "{told}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        // The name of the subscription is free at once.
+        let told = socket.ask(&json!({"type": "subscribe", "id": "w", "consumer": "mail"}));
+        assert_eq!(told["state"], "subscribed", "{told}");
+        let id = format!("e{}", 2 + u8::from(has_a_message));
+        publish(&client, &id, "a");
+        assert_eq!(next(&mut socket).0, id);
+        client.delete("/consumers/mail").expect(200);
+    }
+}
+
+#[test]
 fn a_token_outlives_an_orderly_restart() {
     let mut server = Server::dev();
     consumer(&server.client(), &json!({"ackWait": "10m"}));
