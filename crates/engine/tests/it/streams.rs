@@ -1,10 +1,12 @@
 //! Shards of streams over a log whose reads are answered at once, and sockets that are read by hand.
 
+mod talks;
+
 use std::io::Read as _;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -28,15 +30,31 @@ fn monotonic() -> Instant {
     Instant::now()
 }
 
-/// Whether each look at [`racing`] finds an eighth of a second gone, and how much has gone.
-static RACES: AtomicBool = AtomicBool::new(false);
-static GONE_MS: AtomicU64 = AtomicU64::new(0);
+/// A clock that a test has race: each look finds an eighth of a second gone, as long as it may.
+struct Race {
+    gone_ms: AtomicU64,
+    until_ms: AtomicU64,
+}
 
-/// A clock that a test has race; that of one test alone.
-fn racing() -> Instant {
+/// For [`racing`]: each test has its own.
+static RACES: [Race; 4] = [const { Race { gone_ms: AtomicU64::new(0), until_ms: AtomicU64::new(0) } }; 4];
+
+fn racing<const RACE: usize>() -> Instant {
     static BEGUN: OnceLock<Instant> = OnceLock::new();
-    let step = if RACES.load(Relaxed) { 125 } else { 0 };
-    *BEGUN.get_or_init(monotonic) + Duration::from_millis(GONE_MS.fetch_add(step, Relaxed) + step)
+    let Race { gone_ms, until_ms } = &RACES[RACE];
+    let step = if gone_ms.load(Relaxed) < until_ms.load(Relaxed) { 125 } else { 0 };
+    *BEGUN.get_or_init(monotonic) + Duration::from_millis(gone_ms.fetch_add(step, Relaxed) + step)
+}
+
+impl Race {
+    /// Has the shard run the rounds of so many seconds, about: in each it looks twice, and no round is longer than a look.
+    fn to(&self, seconds: u64) {
+        let until_ms = seconds * 2_000;
+        self.until_ms.store(until_ms, Relaxed);
+        while self.gone_ms.load(Relaxed) < until_ms {
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// A log with a shard of streams over it.
@@ -80,6 +98,10 @@ impl Rig {
     }
 
     fn open_with(&self, after: u64, filter: Filter, pass: impl Fn(Timestamp) -> Pass + Send + 'static) -> UnixStream {
+        self.admit(Wants::Stream { filter, cursor: Offset(after), style: Style::default(), replays: true }, pass)
+    }
+
+    fn admit(&self, wants: Wants, pass: impl Fn(Timestamp) -> Pass + Send + 'static) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -87,7 +109,7 @@ impl Rig {
             socket: TcpStream::from(OwnedFd::from(theirs)),
             greeting: b"hello\n\n".to_vec(),
             tenant: self.tenant,
-            wants: Wants::Stream { filter, cursor: Offset(after), style: Style::default(), replays: true },
+            wants,
             pass: Box::new(pass),
         });
         ours
@@ -211,7 +233,7 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_gets_the_rest_of_it_and_its
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_for_thirty_seconds_is_closed_and_no_other() {
-    let rig = Rig::over(Arc::new(MemoryStore::open(&MemoryDisk::default())), racing).await;
+    let rig = Rig::over(Arc::new(MemoryStore::open(&MemoryDisk::default())), racing::<0>).await;
     let (here, gone) = std::sync::mpsc::channel::<()>();
     let mut stalled = rig.open_with(0, Filter::default(), move |_| {
         let _ = &here;
@@ -223,11 +245,10 @@ async fn a_client_that_takes_nothing_for_thirty_seconds_is_closed_and_no_other()
     stalled.read_exact(&mut vec![0; 300_000]).unwrap();
     read_to(&mut reads, 20);
     let reader = std::thread::spawn(move || read_to(&mut reads, 21));
+    RACES[0].to(29);
     assert_eq!(gone.try_recv(), Err(TryRecvError::Empty));
-    RACES.store(true, Relaxed);
+    RACES[0].to(33);
     assert_eq!(gone.recv_timeout(Duration::from_secs(10)), Err(RecvTimeoutError::Disconnected));
-    RACES.store(false, Relaxed);
-    assert!(GONE_MS.load(Relaxed) >= 30_000, "closed after {} ms", GONE_MS.load(Relaxed));
     // What its socket held arrives, and is not all.
     let mut rest = Vec::new();
     stalled.read_to_end(&mut rest).unwrap();

@@ -7,6 +7,7 @@ pub(crate) mod receiver;
 pub(crate) mod server;
 pub(crate) mod smtp;
 pub(crate) mod sse;
+pub(crate) mod tls;
 pub(crate) mod ws;
 
 use std::sync::atomic::{AtomicBool, Ordering};

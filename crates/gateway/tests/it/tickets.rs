@@ -9,6 +9,7 @@ use crate::support::http::{Answer, Client};
 use crate::support::problem::{problem, slug};
 use crate::support::server::Server;
 use crate::support::sse::Stream;
+use crate::support::tls::Tls;
 use crate::support::until;
 
 fn ticket(client: &Client, wanted: &Value) -> Value {
@@ -220,20 +221,14 @@ fn streams_of_a_tenant_and_of_an_address_are_limited_each() {
 
 #[test]
 fn streams_come_over_tls_by_http_2_and_by_http_1() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let settings = format!("[tls]\nlisten = \"127.0.0.1:{port}\"\ncert_file = {cert:?}\nkey_file = {key:?}\n");
-    let server = Server::with(true, &settings);
+    let tls = Tls::new();
+    let server = Server::with(true, &tls.settings());
     server.client().publish(r#"{"eventType":"a.b","data":"over TLS"}"#);
     for (flag, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
         let output = Command::new("curl")
             .args(["-sN", "--max-time", "3", "--write-out", "version %{http_version}", flag, "--cacert"])
-            .arg(&cert)
-            .arg(format!("https://localhost:{port}/events/stream?from=earliest"))
+            .arg(&tls.cert)
+            .arg(format!("https://localhost:{}/events/stream?from=earliest", tls.port))
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

@@ -1,6 +1,7 @@
 //! The WebSocket: subscriptions, resume, publishing, who may open one, and how it ends.
 
 mod broken;
+mod carried;
 mod work;
 
 use std::time::Duration;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longer than anything the server waits for, but for a whole batch of tests on two busy cores.
-const READ_TIMEOUT: Duration = Duration::from_secs(40);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Who asks, and where.
 #[derive(Clone, Debug)]

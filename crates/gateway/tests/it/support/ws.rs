@@ -24,7 +24,7 @@ pub(crate) const HANDSHAKE: [(&str, &str); 4] = [
 ];
 
 /// An open one, and events that came while an answer was waited for.
-pub(crate) struct Socket(pub(crate) WebSocket<Connection>, VecDeque<Value>);
+pub(crate) struct Socket<C = Connection>(pub(crate) WebSocket<C>, VecDeque<Value>);
 
 impl Read for Connection {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
@@ -60,15 +60,17 @@ impl Socket {
         Ok(Self::over(connection))
     }
 
-    /// Over a connection whose handshake is done.
-    pub(crate) fn over(connection: Connection) -> Self {
-        Self(WebSocket::from_raw_socket(connection, Role::Client, None), VecDeque::new())
-    }
-
     /// Sends a handshake; the head of the answer.
     pub(crate) fn shake(client: &Client, connection: &mut Connection, path: &str) -> io::Result<Answer> {
         connection.write(&client.request("GET", path, &HANDSHAKE, None, b""))?;
         connection.head()
+    }
+}
+
+impl<C: Read + Write> Socket<C> {
+    /// Over a connection whose handshake is done.
+    pub(crate) fn over(connection: C) -> Self {
+        Self(WebSocket::from_raw_socket(connection, Role::Client, None), VecDeque::new())
     }
 
     pub(crate) fn say(&mut self, message: &Value) {
