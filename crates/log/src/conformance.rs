@@ -81,6 +81,7 @@ pub const LAWS: &[(&str, Law)] = &[
     ("an_erased_event_can_be_repeated", |engine| Box::pin(erasure::an_erased_event_can_be_repeated(engine))),
     ("the_chain_covers_every_event", |engine| Box::pin(retention::the_chain_covers_every_event(engine))),
     ("retention_takes_whole_seals", |engine| Box::pin(retention::retention_takes_whole_seals(engine))),
+    ("a_page_says_where_the_log_began", |engine| Box::pin(retention::a_page_says_where_the_log_began(engine))),
     ("numbers_go_on_when_everything_is_trimmed", |engine| {
         Box::pin(retention::numbers_go_on_when_everything_is_trimmed(engine))
     }),

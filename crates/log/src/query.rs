@@ -52,6 +52,9 @@ pub struct Page {
     pub reached: Offset,
     /// Whether there may be more beyond.
     pub more: bool,
+    /// The oldest offset that was kept when the page was read. What was asked for before it is gone: nothing else is
+    /// missing.
+    pub first: Offset,
 }
 
 /// How an event is written into a page of frames: it appends to what is there.
@@ -68,6 +71,8 @@ pub struct Framed {
     pub reached: Offset,
     /// As [`Page::more`].
     pub more: bool,
+    /// As [`Page::first`]; the beginning of the log if nobody looked.
+    pub first: Offset,
 }
 
 impl Framed {

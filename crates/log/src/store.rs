@@ -20,6 +20,8 @@
 //! 11. **What one caller hands over in order is applied in that order**, whether or not it waits for the answers in
 //!     between: [`Store::commit`] has the place when it returns, before its answer is polled. A commit that fails or is
 //!     refused leaves a gap; those handed over after it are tried all the same.
+//! 12. **A page is whole from [`Page::first`] on**: it lacks what retention had taken when it was read, and nothing else,
+//!     also when retention goes on meanwhile.
 //!
 //! [`crate::conformance`] runs them on every engine.
 
@@ -84,7 +86,7 @@ pub trait Store: Send + Sync {
         Box::pin(async move {
             let page = page.await?;
             let framed = Framed::of(&page.events, page.reached, bytes_max, &frame);
-            Ok(Framed { more: framed.more || page.more, ..framed })
+            Ok(Framed { more: framed.more || page.more, first: page.first, ..framed })
         })
     }
 

@@ -119,7 +119,7 @@ impl Read {
         let events = matching.by_ref().take(limit).cloned().collect();
         // Never past one that was left out.
         let reached = matching.next().map_or(self.reached, |next| Offset(next.offset.0 - 1));
-        Page { events, reached, more: true }
+        Page { events, reached, more: true, ..Page::default() }
     }
 }
 

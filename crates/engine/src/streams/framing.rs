@@ -46,6 +46,14 @@ impl Framing {
         }
     }
 
+    /// Says that retention took what was to come next, and where it goes on.
+    pub(super) fn gap(&self, first: Offset) -> Vec<u8> {
+        match self {
+            Self::Events { .. } => sse::gap(first).into_bytes(),
+            Self::Messages(id) => websocket::gap(id, first),
+        }
+    }
+
     /// Says that everything up to `through` was replayed.
     pub(super) fn complete(&self, through: Offset) -> Vec<u8> {
         match self {

@@ -8,7 +8,7 @@ use tidings_core::filter::Filter;
 use tidings_core::offset::Offset;
 use tidings_log::{Event, Frame, Framed, Tenant};
 
-use super::frames::{Frames, Place};
+use super::frames::{Cursor, Frames, Place};
 use super::framing::Framing;
 use super::line::Gone;
 use super::open::{At, Member, Open, Reader, find};
@@ -61,6 +61,8 @@ pub(super) struct Page {
     pub(super) frames: Frames,
     after: Offset,
     pub(super) reached: Offset,
+    /// Where the log began when it was read.
+    first: Offset,
 }
 
 /// All groups of a shard.
@@ -76,7 +78,15 @@ pub(super) struct Groups {
 impl Page {
     /// All that is wanted after `after` through where `framed` reaches.
     pub(super) fn new(after: Offset, framed: Framed) -> Self {
-        Self { after, reached: framed.reached, frames: Frames::of_page(framed, after) }
+        let first = framed.first;
+        let gone = Offset(first.0.saturating_sub(1));
+        let reached = framed.reached.max(gone);
+        Self { after, reached, first, frames: Frames::of_page(framed, after.max(gone)) }
+    }
+
+    /// Whether retention was faster than a reader between two frames: where that goes on then.
+    pub(super) fn gap(&self, cursor: Cursor) -> Option<Offset> {
+        Some(self.first).filter(|first| cursor.begun().is_none() && cursor.offset.next() < *first)
     }
 
     /// A page of what is wanted of `events`, which are all after `after` through `reached`.

@@ -67,9 +67,14 @@ pub fn retry(millis: u64) -> String {
 pub fn resumed(resume: Resume) -> Option<String> {
     match resume {
         Resume::Whole => None,
-        Resume::Gap(first) => Some(status(&[("replay", "\"gap\""), ("from", &first.to_string())])),
+        Resume::Gap(first) => Some(gap(first)),
         Resume::Reset(first) => Some(status(&[("replay", "\"reset\""), ("from", &first.to_string())])),
     }
+}
+
+/// Says that retention took what was to come next: the stream goes on with `first`.
+pub fn gap(first: Offset) -> String {
+    status(&[("replay", "\"gap\""), ("from", &first.to_string())])
 }
 
 /// Says that everything up to `through` was replayed and what follows is live.

@@ -107,6 +107,11 @@ pub(super) fn complete(subscription: &str, through: Offset) -> Vec<u8> {
     status(format_args!("\"subscription\":{subscription},\"replay\":\"complete\",\"through\":{through}"))
 }
 
+/// Says that retention took what was to come next: the subscription goes on with `first`; the name is quoted JSON.
+pub(super) fn gap(subscription: &str, first: Offset) -> Vec<u8> {
+    status(format_args!("\"subscription\":{subscription},\"replay\":\"gap\",\"from\":{first}"))
+}
+
 /// Moves the cursor of a subscription past events that its filter drops; the name is quoted JSON.
 pub(super) fn cursor(subscription: &str, through: Offset) -> Vec<u8> {
     status(format_args!("\"subscription\":{subscription},\"cursor\":{through}"))

@@ -256,3 +256,58 @@ async fn a_client_that_takes_nothing_for_thirty_seconds_is_closed_and_no_other()
     rig.append(1, 1).await;
     reader.join().unwrap();
 }
+
+/// What a stream was told, one after the other: of a gap where it goes on, of events their ids.
+fn told(text: &str) -> Vec<(&str, u64)> {
+    let word = |block: &'static str, before: &'static str| {
+        move |text: &str| -> Option<(&'static str, u64)> {
+            let digits = text.split_once(before)?.1;
+            let end = digits.find(|letter: char| !letter.is_ascii_digit())?;
+            Some((block, digits[..end].parse().ok()?))
+        }
+    };
+    let (gap, event) = (word("gap", "\"replay\":\"gap\",\"from\":"), word("event", "id: "));
+    text.split("\n\n").filter_map(|block| gap(block).or_else(|| event(block))).collect()
+}
+
+#[tokio::test]
+async fn who_catches_up_while_retention_goes_on_is_told_each_time_what_it_misses() {
+    let some = Filter { types: vec![TypePattern::parse("a.*").unwrap()], ..Filter::default() };
+    for filter in [Filter::default(), some] {
+        let memory: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
+        let flaky = Flaky::over(&memory);
+        // Time stands still, or who pauses in the middle of a frame may find that it is gone.
+        let rig = Rig::over(flaky.clone(), racing::<3>).await;
+        // More than is kept in memory.
+        for _ in 0..10 {
+            rig.append(10, 200_000).await;
+        }
+        let trim = async |through| memory.commit(now(), vec![Write::Trim(rig.tenant, Offset(through))]).await.unwrap();
+        flaky.held.send_replace(true);
+        let mut stream = rig.open_with(0, filter, |_| Pass::Good(None));
+        stream.read_exact(&mut [0; 7]).unwrap();
+        // Before what it asks for is read, and then while it does not read.
+        trim(20).await;
+        flaky.held.send_replace(false);
+        let mut text = vec![0; 600_000];
+        stream.read_exact(&mut text).unwrap();
+        trim(80).await;
+        let mut piece = vec![0; 1 << 20];
+        while !text.ends_with(b"\"complete\",\"through\":100}\n\n") {
+            let length = stream.read(&mut piece).expect("more comes in time");
+            assert_ne!(length, 0, "the stream ended: {:?}", told(&String::from_utf8_lossy(&text)));
+            text.extend_from_slice(&piece[..length]);
+        }
+        let told = told(std::str::from_utf8(&text).unwrap());
+        let gaps: Vec<_> = told.iter().filter(|(what, _)| *what == "gap").map(|(_, first)| *first).collect();
+        assert_eq!(gaps, [21, 81]);
+        let mut next = 1;
+        for (what, offset) in told {
+            if what == "event" {
+                assert_eq!(offset, next);
+            }
+            next = if what == "event" { offset + 1 } else { offset };
+        }
+        assert_eq!(next, 101);
+    }
+}

@@ -154,7 +154,7 @@ async fn page_by_page(stage: &Stage<'_>, query: &Query, enough: usize) -> Vec<u6
 async fn check_frames(stage: &Stage<'_>, query: &Query, page: &Page) {
     let framed = stage.store().frame(query.clone(), usize::MAX, in_lines()).await.unwrap();
     let same = Framed::of(&page.events, page.reached, usize::MAX, &in_lines());
-    assert_eq!(framed, Framed { more: page.more, ..same }, "{query:?}");
+    assert_eq!(framed, Framed { more: page.more, first: page.first, ..same }, "{query:?}");
     if let [(_, one), (_, two), _, ..] = framed.ends[..] {
         let short = stage.store().frame(query.clone(), one + 1, in_lines()).await.unwrap();
         assert_eq!((&short.bytes[..], &short.ends[..]), (&framed.bytes[..two], &framed.ends[..2]), "{query:?}");

@@ -1,11 +1,14 @@
 //! Laws of the chain and of retention.
 
+use std::cell::Cell;
 use std::time::Duration;
 
+use tidings_core::filter::Filter;
 use tidings_core::offset::Offset;
 
 use super::Engine;
 use super::stage::{Stage, about, appended, draft, offsets, types, with_id};
+use crate::query::Query;
 use crate::store::{Append, Appended, Write, Written};
 
 /// Trims until nothing more goes; the first offset that stays.
@@ -69,6 +72,32 @@ pub(super) async fn retention_takes_whole_seals(engine: &dyn Engine) {
     }
     assert!(stage.say(with_id("kept", draft("order.created"))).await.duplicate);
     assert_eq!(trim(&stage, 0).await, first);
+}
+
+/// What is missing of a page is what is before the offset that it names, also while retention goes on.
+pub(super) async fn a_page_says_where_the_log_began(engine: &dyn Engine) {
+    let mut stage = Stage::set(engine).await;
+    stage.fill(8_000).await;
+    engine.rest().await;
+    let over = Cell::new(false);
+    let retention = async {
+        trim(&stage, 7_000).await;
+        over.set(true);
+    };
+    let reads = async {
+        let mut first = Offset(0);
+        while !over.get() || first < stage.store().extent(stage.tenant).first {
+            for filter in [Filter::everything(), types(&["filler.added"])] {
+                let query = Query { filter, ..Query::after(stage.tenant, Offset(0), 1_000) };
+                let page = stage.store().read(query).await.unwrap();
+                assert_eq!(offsets(&page.events), (page.first.0..=page.reached.0).collect::<Vec<_>>());
+                assert!(page.first >= first);
+                first = page.first;
+            }
+        }
+        assert!(first.0 > 1_024, "{first}");
+    };
+    tokio::join!(retention, reads);
 }
 
 pub(super) async fn numbers_go_on_when_everything_is_trimmed(engine: &dyn Engine) {

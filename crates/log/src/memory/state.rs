@@ -121,9 +121,9 @@ impl State {
     }
 
     pub(super) fn page(&self, query: &Query) -> Page {
-        let head = self.extent(query.tenant).head;
+        let Extent { first, head, .. } = self.extent(query.tenant);
         let through = query.through.map_or(head, |through| through.min(head));
-        let mut page = Page { events: Vec::new(), reached: query.after, more: false };
+        let mut page = Page { events: Vec::new(), reached: query.after, more: false, first };
         if through <= query.after {
             return page;
         }

@@ -93,6 +93,13 @@ impl Reader {
         rows.next()?.map(|row| look(Found::Stored(Stored::of(tenant, row)?))).transpose()
     }
 
+    /// The oldest offset that is kept of a tenant.
+    pub(crate) fn first(&self, tenant: Tenant) -> rusqlite::Result<Offset> {
+        self.connection
+            .prepare_cached("SELECT first FROM tenant WHERE number = ?")?
+            .query_row([tenant.0], |row| Ok(Offset(row.get::<_, i64>(0)?.cast_unsigned())))
+    }
+
     /// All events between two offsets, exclusive and inclusive.
     pub(crate) fn scan(
         &self,

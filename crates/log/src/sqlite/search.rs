@@ -56,20 +56,20 @@ fn first_with_id(
 
 pub(crate) fn page(reader: &Reader, query: &Query) -> rusqlite::Result<Page> {
     let mut events = Vec::new();
-    let (reached, more) = search(reader, query, |found| {
+    let Reach { reached, more, first } = search(reader, query, |found| {
         let event = found.event()?;
         if query.filter.matches(&event.subject) {
             events.push(event);
         }
         Ok(events.len() < query.limit)
     })?;
-    Ok(Page { events, reached, more })
+    Ok(Page { events, reached, more, first })
 }
 
 pub(crate) fn frames(reader: &Reader, query: &Query, bytes_max: usize, frame: &Frame) -> rusqlite::Result<Framed> {
     let mut framed = Framed::default();
     framed.bytes.reserve(bytes_max.min(FRAMES_BYTES));
-    let (reached, more) = search(reader, query, |found| {
+    let Reach { reached, more, first } = search(reader, query, |found| {
         if found.is_taken(&query.filter)? {
             framed.push(&found.record(), frame);
         }
@@ -78,30 +78,42 @@ pub(crate) fn frames(reader: &Reader, query: &Query, bytes_max: usize, frame: &F
     if framed.bytes.len() < framed.bytes.capacity() / 2 {
         framed.bytes.shrink_to_fit();
     }
-    Ok(Framed { reached, more, ..framed })
+    Ok(Framed { reached, more, first, ..framed })
 }
 
-/// Shows `take` what a query may find, until it says that it has room for no more; how far that went, and whether there
-/// may be more beyond.
+/// How far a search went, whether there may be more beyond, and where the log began.
+struct Reach {
+    reached: Offset,
+    more: bool,
+    first: Offset,
+}
+
+/// Shows `take` what a query may find, until it says that it has room for no more.
 fn search(
     reader: &Reader,
     query: &Query,
     take: impl FnMut(Found<'_>) -> rusqlite::Result<bool>,
-) -> rusqlite::Result<(Offset, bool)> {
+) -> rusqlite::Result<Reach> {
     let extent = reader.shared.end(query.tenant).extent;
     let through = query.through.map_or(extent.head, |through| through.min(extent.head));
     if through <= query.after {
-        return Ok((query.after, false));
+        return Ok(Reach { reached: query.after, more: false, first: extent.first });
     }
+    // One view of the file for all statements, from the first one on: retention takes nothing out of it.
+    let _view = reader.connection.unchecked_transaction()?;
     let mut walk = Walk { take, room: true, seen: 0, reached: query.after, more: false };
-    match postings(query.tenant, &query.filter) {
-        None => reader.scan(query.tenant, query.after, through, query.order, |found| walk.visit(found))?,
+    let first = match postings(query.tenant, &query.filter) {
+        None => {
+            let first = reader.first(query.tenant)?;
+            reader.scan(query.tenant, query.after, through, query.order, |found| walk.visit(found))?;
+            first
+        }
         Some(postings) => follow(reader, query, through, &postings, &mut walk)?,
-    }
+    };
     if !walk.more && query.order == Order::Ascending {
         walk.reached = through;
     }
-    Ok((walk.reached, walk.more))
+    Ok(Reach { reached: walk.reached, more: walk.more, first })
 }
 
 /// The postings that lead to all events a filter takes; `None` if only a scan finds them.
@@ -146,13 +158,14 @@ impl<F: FnMut(Found<'_>) -> rusqlite::Result<bool>> Walk<F> {
     }
 }
 
+/// Looks at what the postings lead to; where the log begins.
 fn follow<F: FnMut(Found<'_>) -> rusqlite::Result<bool>>(
     reader: &Reader,
     query: &Query,
     through: Offset,
     postings: &[Posting],
     walk: &mut Walk<F>,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Offset> {
     let mut recent: BTreeSet<u64> = {
         let tail = reader.shared.index.read();
         let within = |offset: &u64| *offset > query.after.0 && *offset <= through.0;
@@ -160,6 +173,10 @@ fn follow<F: FnMut(Found<'_>) -> rusqlite::Result<bool>>(
     };
     // After the tail: what it has given away meanwhile is in a run. What it has not given away yet may be in both.
     let list = reader.shared.runs.list();
+    // And after that the view: it has these runs. What retention took before it may be in memory for another moment.
+    let first = reader.first(query.tenant)?;
+    recent = recent.split_off(&first.0);
+    let query = &Query { after: query.after.max(Offset(first.0.saturating_sub(1))), ..query.clone() };
     let mut covers: Vec<_> = list.iter().filter_map(|run| Some((run, run.meta.cover(query.tenant)?))).collect();
     if let Some((_, newest)) = covers.last() {
         recent = recent.split_off(&newest.last.saturating_add(1));
@@ -168,7 +185,7 @@ fn follow<F: FnMut(Found<'_>) -> rusqlite::Result<bool>>(
     if query.order == Order::Descending {
         covers.reverse();
         if !visit_all(reader, query, walk, std::mem::take(&mut recent))? {
-            return Ok(());
+            return Ok(first);
         }
     }
     // One more than a page looks at tells it that there is more.
@@ -179,10 +196,11 @@ fn follow<F: FnMut(Found<'_>) -> rusqlite::Result<bool>>(
             offsets.extend(run::offsets(&reader.connection, &run.meta, *posting, &range)?);
         }
         if !visit_all(reader, query, walk, offsets)? {
-            return Ok(());
+            return Ok(first);
         }
     }
-    visit_all(reader, query, walk, recent).map(drop)
+    visit_all(reader, query, walk, recent)?;
+    Ok(first)
 }
 
 /// Looks at the events at some offsets; false when the page can take no more.

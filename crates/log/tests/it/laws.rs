@@ -143,6 +143,11 @@ async fn the_chain_covers_every_event() {
 }
 
 #[tokio::test]
+async fn a_page_says_where_the_log_began() {
+    holds("a_page_says_where_the_log_began").await;
+}
+
+#[tokio::test]
 async fn retention_takes_whole_seals() {
     holds("retention_takes_whole_seals").await;
 }

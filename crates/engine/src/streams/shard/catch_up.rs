@@ -135,9 +135,17 @@ impl Shard {
         Step::Rests
     }
 
-    /// Writes what a page has for a reader.
-    fn turn_page(&mut self, member: Member, cursor: Cursor, page: &Page) -> Step {
+    /// Writes what a page has for a reader, after what the reader misses of it.
+    fn turn_page(&mut self, member: Member, mut cursor: Cursor, page: &Page) -> Step {
         let Some((line, reader)) = find(&mut self.streams, member) else { return Step::Rests };
+        if let Some(first) = page.gap(cursor)
+            && let Some(group) = self.groups.get(reader.group)
+        {
+            if line.say(&group.wish.framing.gap(first), self.round).is_err() {
+                return Step::Gone;
+            }
+            cursor = Cursor::after(Offset(first.0 - 1));
+        }
         let at = match page.frames.resume(cursor) {
             Place::At(at) => at,
             Place::Changed => return Step::Gone,
