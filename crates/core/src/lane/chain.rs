@@ -157,7 +157,8 @@ impl Lane {
         true
     }
 
-    /// Events to read from the log again, for [`Lane::followed`]; each is told once.
+    /// Events to read from the log again, for [`Lane::followed`]; each is told once, and again if that has not reached
+    /// them.
     pub fn follow(&mut self) -> Option<Follow> {
         while let Some(of) = self.follows.pop_first() {
             let chain = self.items.get(&of).and_then(|item| self.chains.get(&item.key?));
@@ -189,10 +190,5 @@ impl Lane {
             item.stage = Stage::Delivered;
             self.changed.insert(follow.of);
         }
-    }
-
-    /// Notes that what could not be read for `follow` is to be read later.
-    pub fn unfollowed(&mut self, follow: Follow) {
-        self.follows.insert(follow.of);
     }
 }

@@ -225,6 +225,10 @@ impl World {
 
     fn follow(&mut self) {
         let Some(follow) = self.lane.follow() else { return };
+        if self.chance.one_in(4) {
+            // It could not be read.
+            return self.lane.followed(follow, &[], follow.after);
+        }
         let key = self.key(follow.of).expect("only aggregates are followed");
         let limit = 1 + usize::try_from(self.chance.below(6)).unwrap();
         let after = (follow.after.0 + 1..=follow.through.0).map(Offset);

@@ -68,11 +68,17 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     let _ = shard.phase().wait_for(|phase| *phase > Phase::Loading).await;
     // Who comes back after a pause has nothing to read, and passes them.
     let turn = if at.is_none() || loaded { shard.openings.acquire().await.ok() } else { None };
-    let (mut lane, in_doubt) = loop {
+    let open = async || {
+        let (store, now) = (&*shard.store, (shard.env.now)());
+        let (lane, in_doubt) = reading::open(store, &subscription, standing.clone(), (at, loaded), now).await?;
+        let under_way = if replays { ordering::replays(&shard, &subscription).await? } else { Vec::new() };
+        Ok((lane, in_doubt, under_way))
+    };
+    let (mut lane, in_doubt, under_way) = loop {
         let opened = if *told.borrow_and_update() > Told::Run {
             None
         } else {
-            match reading::open(&*shard.store, &subscription, standing.clone(), (at, loaded), (shard.env.now)()).await {
+            match open().await {
                 Ok(opened) => break opened,
                 Err(error) => Some(error),
             }
@@ -91,7 +97,6 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     if let Some(bucket) = bucket {
         lane.refill(bucket);
     }
-    let replays = if replays { ordering::replays(&shard, &subscription).await } else { Vec::new() };
     let (store, env) = (Arc::clone(&shard.store), shard.env);
     let attempts = Attempts { store, tenant: subscription.tenant, sink: Arc::clone(&subscription.sink), env };
     let mut ledger = Ledger::new(Arc::clone(&subscription), env, lane.cursor(), lane.acked());
@@ -119,7 +124,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         held: HashMap::default(),
         erasures,
         orders: VecDeque::new(),
-        replays,
+        replays: under_way,
         signals: Signals::new(told, orders, bell),
     };
     runner.run().await;
@@ -206,7 +211,13 @@ impl Runner {
             Signal::Followed(follow, Ok((offsets, reached))) => self.lane.followed(follow, &offsets, reached),
             Signal::Followed(follow, Err(error)) => {
                 tracing::warn!(subscription = &*self.subscription.id, %error, "a lane cannot read what waited");
-                self.lane.unfollowed(follow);
+                self.signals.follow = Some((
+                    follow,
+                    Box::pin(async move {
+                        sleep(READ_PAUSE).await;
+                        Ok((Vec::new(), follow.after))
+                    }),
+                ));
             }
             Signal::Letters(letters) => self.take_letters(letters),
             Signal::Replay(page) => self.take_replay(page),

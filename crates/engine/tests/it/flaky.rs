@@ -1,7 +1,8 @@
-//! A log whose disk is full, or slow, whenever a test says so.
+//! A log whose disk is full, slow, or cannot be read, whenever a test says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use tidings_core::id::EventId;
 use tidings_core::offset::Offset;
@@ -19,6 +20,10 @@ pub(crate) struct Flaky {
     pub(crate) full: AtomicBool,
     /// Reads wait while this says so.
     pub(crate) held: watch::Sender<bool>,
+    /// Reads fail while this says so,
+    pub(crate) broken: AtomicBool,
+    /// and so many have.
+    pub(crate) failures: AtomicUsize,
     /// So many commits of progress panic.
     pub(crate) panics: AtomicUsize,
     /// Commits of progress that were asked for.
@@ -31,9 +36,30 @@ impl Flaky {
             store: Arc::clone(store),
             full: AtomicBool::new(false),
             held: watch::Sender::new(false),
+            broken: AtomicBool::new(false),
+            failures: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
             settles: AtomicUsize::new(0),
         })
+    }
+
+    /// What is read, unless reads fail.
+    fn unless_broken<T: Send + 'static>(
+        &self,
+        read: Pending<Result<T, Unavailable>>,
+    ) -> Pending<Result<T, Unavailable>> {
+        if !self.broken.load(Relaxed) {
+            return read;
+        }
+        self.failures.fetch_add(1, Relaxed);
+        Box::pin(async { Err(Unavailable::Trouble("planted".into())) })
+    }
+
+    /// Waits until so many reads have failed.
+    pub(crate) async fn failed(&self, count: usize) {
+        while self.failures.load(Relaxed) < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -71,11 +97,11 @@ impl Store for Flaky {
 
     fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>> {
         let (mut held, read) = (self.held.subscribe(), self.store.read(query));
-        Box::pin(async move {
+        self.unless_broken(Box::pin(async move {
             let free = held.wait_for(|held| !held).await.is_ok();
             assert!(free, "whoever holds reads lets them go");
             read.await
-        })
+        }))
     }
 
     fn find(&self, tenant: Tenant, id: &EventId) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
@@ -101,7 +127,7 @@ impl Store for Flaky {
         after: &str,
         limit: usize,
     ) -> Pending<Result<Vec<Document>, Unavailable>> {
-        self.store.list(kind, owner, after, limit)
+        self.unless_broken(self.store.list(kind, owner, after, limit))
     }
 
     fn progress(&self, subscription: &str) -> Pending<Result<Option<Progress>, Unavailable>> {
@@ -109,7 +135,7 @@ impl Store for Flaky {
     }
 
     fn event(&self, tenant: Tenant, offset: Offset) -> Pending<Result<Option<Arc<Event>>, Unavailable>> {
-        self.store.event(tenant, offset)
+        self.unless_broken(self.store.event(tenant, offset))
     }
 
     fn behind(&self, after: &str, limit: usize) -> Pending<Result<Vec<Behind>, Unavailable>> {

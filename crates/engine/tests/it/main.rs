@@ -9,6 +9,8 @@ mod many;
 #[cfg(test)]
 mod orders;
 #[cfg(test)]
+mod reads;
+#[cfg(test)]
 mod receiver;
 #[cfg(test)]
 mod rig;

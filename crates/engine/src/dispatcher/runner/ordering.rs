@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 use tidings_log::store::{DeadLetter, DeadState, Kind, Owner};
-use tidings_log::{CommitError, Query, Unavailable, Write};
+use tidings_log::{CommitError, Page, Query, Unavailable, Write};
+use tokio::time::sleep;
 
 use super::super::notice::Notices;
 use super::super::orders::{Order, Ordered, Outcome, Point};
@@ -13,24 +15,18 @@ use super::super::replay::{Job, ROWS_MAX, Replay};
 use super::super::shard::Shard;
 use super::super::signals::{Letters, Replayed};
 use super::super::{Subscription, reading};
-use super::Runner;
+use super::{READ_PAUSE, Runner};
 
 /// Replays of one subscription.
 const REPLAYS_MAX: usize = 16;
 
 /// The replays that were under way when the lane ended.
-pub(super) async fn replays(shard: &Shard, subscription: &Subscription) -> Vec<Replay> {
+pub(super) async fn replays(shard: &Shard, subscription: &Subscription) -> Result<Vec<Replay>, Unavailable> {
     let (owner, prefix) = (Owner::Tenant(subscription.tenant), format!("{}/", subscription.id));
-    let documents = match shard.store.list(Kind::Replay, Some(owner), &prefix, REPLAYS_MAX).await {
-        Ok(documents) => documents,
-        Err(error) => {
-            tracing::warn!(subscription = &*subscription.id, %error, "replays cannot be read");
-            return Vec::new();
-        }
-    };
+    let documents = shard.store.list(Kind::Replay, Some(owner), &prefix, REPLAYS_MAX).await?;
     let jobs = documents.iter().filter(|document| document.id.starts_with(&prefix));
     let jobs = jobs.filter_map(|document| serde_json::from_slice::<Job>(&document.body).ok());
-    jobs.map(|job| Replay::new(job, (shard.env.now)())).collect()
+    Ok(jobs.map(|job| Replay::new(job, (shard.env.now)())).collect())
 }
 
 impl Runner {
@@ -232,6 +228,11 @@ impl Runner {
             }
             Err(error) => {
                 tracing::warn!(subscription = &*self.subscription.id, %error, "a replay cannot read the log");
+                let nothing = Page { more: true, reached: replay.job.position, ..Page::default() };
+                self.signals.replay = Some(Box::pin(async move {
+                    sleep(READ_PAUSE).await;
+                    Ok((nothing, HashSet::default()))
+                }));
                 return;
             }
         };
@@ -256,7 +257,10 @@ impl Runner {
                 }
             }
         }
-        replay.job.position = replay.job.position.max(reached);
+        if reached <= replay.job.position {
+            return;
+        }
+        replay.job.position = reached;
         self.committing.beside.writes.push(replay.job.put(self.subscription.tenant));
     }
 

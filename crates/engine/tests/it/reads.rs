@@ -1,0 +1,122 @@
+//! Reads that fail: they are tried again at a pace, and nothing is forgotten over them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tidings_core::offset::Offset;
+use tidings_core::rate::Rate;
+use tidings_engine::dispatcher::{Job, Only, Order, Outcome};
+use tidings_log::Store;
+
+use crate::flaky::Flaky;
+use crate::receiver::{Post, Receiver};
+use crate::rig::{Rig, now};
+
+/// Shorter than the pause between two tries, which is a second, and longer than any number of tries without one.
+const SOON: Duration = Duration::from_millis(900);
+
+#[expect(clippy::disallowed_methods, reason = "a test measures real time")]
+fn instant() -> Instant {
+    Instant::now()
+}
+
+fn event(id: &str, aggregate: &str) -> String {
+    format!(r#"{{"eventId":"{id}","eventType":"order.created","aggregateId":"{aggregate}","data":1}}"#)
+}
+
+/// A dispatcher over a log whose reads can fail.
+async fn flaky() -> (Rig, Arc<Flaky>) {
+    let mut rig = Rig::new().await;
+    let flaky = Flaky::over(&rig.store);
+    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
+    (rig, flaky)
+}
+
+/// Reads fail from now on; returns once one was tried again, and that was not at once.
+async fn tried_again(flaky: &Flaky) {
+    flaky.failed(1).await;
+    let begun = instant();
+    flaky.failed(2).await;
+    assert!(begun.elapsed() > SOON, "again after {:?}", begun.elapsed());
+}
+
+/// A replay of all five events, by so many a second.
+fn all_five(rate: &str) -> Job {
+    Job {
+        id: "rp_1".into(),
+        subscription: "w".into(),
+        created_at: now(),
+        position: Offset(0),
+        to: Offset(5),
+        event_types: Vec::new(),
+        offsets: Vec::new(),
+        only: Only::All,
+        letters: Vec::new(),
+        rate: Rate::parse(rate).unwrap(),
+        sent: 0,
+    }
+}
+
+/// Five events that `receiver` got.
+async fn with_five(rig: &Rig, receiver: &Receiver) {
+    rig.dispatcher.start(rig.webhook("w", receiver));
+    rig.append((1..=5).map(|n| event(&format!("e{n}"), &format!("a{n}")))).await;
+    receiver.wait(5).await;
+    rig.settled("w").await;
+}
+
+fn ids(posts: &[Post]) -> Vec<&str> {
+    posts.iter().map(Post::id).collect()
+}
+
+#[tokio::test]
+async fn a_replay_that_cannot_read_the_log_tries_again_after_a_while_and_leaves_nothing_out() {
+    let (rig, flaky) = flaky().await;
+    let receiver = Receiver::start().await;
+    with_five(&rig, &receiver).await;
+    flaky.broken.store(true, Relaxed);
+    let order = Order::Replay(all_five("1000/s"));
+    assert_eq!(rig.dispatcher.order("w", order, Vec::new()).await.unwrap().unwrap(), Outcome::Done(1));
+    tried_again(&flaky).await;
+    flaky.broken.store(false, Relaxed);
+    assert_eq!(ids(&receiver.wait(10).await[5..]), ["e1", "e2", "e3", "e4", "e5"]);
+}
+
+#[tokio::test]
+async fn what_waited_for_an_event_and_cannot_be_read_is_read_again_after_a_while() {
+    let (rig, flaky) = flaky().await;
+    let fails_first = |post: &Post| {
+        let first = post.id() == "e1" && post.header("tidings-attempt") == "1";
+        (if first { 503 } else { 200 }, Duration::ZERO)
+    };
+    let receiver = Receiver::answering(fails_first).await;
+    flaky.broken.store(true, Relaxed);
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    // The later ones wait on the log.
+    rig.append((1..=4).map(|n| event(&format!("e{n}"), "a"))).await;
+    tried_again(&flaky).await;
+    assert_eq!(ids(&receiver.posts()), ["e1", "e1"]);
+    flaky.broken.store(false, Relaxed);
+    assert_eq!(ids(&receiver.wait(5).await[2..]), ["e2", "e3", "e4"]);
+    rig.settled("w").await;
+}
+
+#[tokio::test]
+async fn a_replay_under_way_is_not_forgotten_when_a_lane_begins_while_it_cannot_be_read() {
+    let (mut rig, _) = flaky().await;
+    let receiver = Receiver::start().await;
+    with_five(&rig, &receiver).await;
+    let order = Order::Replay(all_five("2/s"));
+    assert_eq!(rig.dispatcher.order("w", order, Vec::new()).await.unwrap().unwrap(), Outcome::Done(1));
+    receiver.wait(6).await;
+    rig.dispatcher.shutdown(Duration::from_secs(5)).await;
+    let flaky = Flaky::over(&rig.store);
+    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
+    flaky.broken.store(true, Relaxed);
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    tried_again(&flaky).await;
+    flaky.broken.store(false, Relaxed);
+    let posts = receiver.wait(10).await;
+    assert_eq!(ids(&posts[posts.len() - 2..]), ["e4", "e5"]);
+}
