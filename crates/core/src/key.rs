@@ -172,16 +172,19 @@ impl ApiKey {
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('_');
         let (prefix, env, id, secret) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         let fits = parts.next().is_none()
             && prefix == PREFIX
             && (1..=ENV_MAX).contains(&env.len())
-            && id.len() == ID_CHARS
+            && Self::is_id(id)
             && secret.len() == SECRET_CHARS
             && plain(env)
-            && plain(id)
             && plain(secret);
         fits.then(|| Self { env: env.into(), id: id.into(), secret: Zeroizing::new(secret.to_owned()) })
+    }
+
+    /// Whether a text can be the id of a key.
+    pub fn is_id(text: &str) -> bool {
+        text.len() == ID_CHARS && plain(text)
     }
 
     /// The whole key, to show once.
@@ -218,6 +221,10 @@ fn base32(bytes: &[u8]) -> Zeroizing<String> {
         }
     }
     text
+}
+
+fn plain(part: &str) -> bool {
+    part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -174,12 +174,12 @@ impl Settings {
             seal_key_file: optional(values, "seal_key_file").map(PathBuf::from),
             threads: typed(values, "threads")?,
             log_json: one_of(values, "log_format", &["pretty", "json"])? == 1,
-            event: EventLimits { data_bytes_max: typed(values, "limits.data_bytes")?, ..EventLimits::default() },
-            body_bytes_max: typed(values, "limits.body_bytes")?,
-            batch_events_max: typed(values, "limits.batch_events")?,
-            connections_max: typed(values, "limits.connections")?,
+            event: EventLimits { data_bytes_max: some(values, "limits.data_bytes")?, ..EventLimits::default() },
+            body_bytes_max: some(values, "limits.body_bytes")?,
+            batch_events_max: some(values, "limits.batch_events")?,
+            connections_max: some(values, "limits.connections")?,
             seats: SeatLimits {
-                all: typed(values, "limits.streams")?,
+                all: some(values, "limits.streams")?,
                 of_tenant: typed(values, "limits.tenant_streams")?,
                 of_address: typed(values, "limits.address_streams")?,
             },
@@ -231,6 +231,14 @@ where
 {
     let value = text(values, key);
     value.parse().map_err(|error| anyhow!("setting `{key}` = {value:?}: {error}"))
+}
+
+/// How many, at least one: with none nothing would be taken.
+fn some(values: &Values, key: &str) -> Result<usize> {
+    match typed(values, key)? {
+        0 => bail!("setting `{key}` = \"0\": at least 1"),
+        count => Ok(count),
+    }
 }
 
 fn duration(values: &Values, key: &str) -> Result<Option<Duration>> {
@@ -295,7 +303,12 @@ mod tests {
     #[test]
     fn what_is_not_a_setting_is_refused_by_name() {
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 17] = [
+        let cases: [Case<'_>; 22] = [
+            ("[limits]\ndata_bytes = 0", &[], "limits.data_bytes"),
+            ("[limits]\nbody_bytes = 0", &[], "limits.body_bytes"),
+            ("[limits]\nbatch_events = 0", &[], "limits.batch_events"),
+            ("[limits]\nstreams = 0", &[], "limits.streams"),
+            ("", &[("TIDINGS_LIMITS_CONNECTIONS", "0")], "limits.connections"),
             ("[cors]\norigins = [\"https://x.example/\"]", &[], "cors.origins"),
             ("[tls]\nlisten = \"127.0.0.1:1\"", &[], "tls.cert_file"),
             ("[smtp]\nhost = \"localhost\"", &[], "smtp.from"),

@@ -69,17 +69,22 @@ pub(crate) async fn put(mut call: Call) -> Answer {
 
 fn name(call: &Call) -> Result<Box<str>, Problem> {
     let name = call.path_value()?;
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.bytes().all(fits) {
+    if !is_name(&name) {
         let rule = format!("a consumer's name is 1 to {NAME_CHARS_MAX} letters, digits, `-` and `_`");
         return Err(Problem::parameter("name", rule));
     }
     Ok(name.into())
 }
 
+fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=NAME_CHARS_MAX).contains(&text.len()) && text.bytes().all(fits)
+}
+
 pub(crate) async fn list(call: Call) -> Answer {
     let limit = limit(&call)?;
-    let mut found = call.app.consumers.list(&call.tenant, call.parameter("after").unwrap_or_default());
+    let after = page::after(&call, is_name)?;
+    let mut found = call.app.consumers.list(&call.tenant, after.unwrap_or_default());
     found.retain(|record| call.principal.reaches(record.confined.as_deref()));
     let (page, next) = page::cut(&found, limit, |record| record.name.to_string());
     let items: Vec<_> = page.iter().map(|record| call.app.consumers.listing(record).to_string().into_bytes()).collect();

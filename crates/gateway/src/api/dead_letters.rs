@@ -109,9 +109,9 @@ pub(crate) async fn list(call: Call) -> Answer {
         since: time(&call, "since")?,
         ids: None,
     };
+    let mut before = page::after(&call, |text| page::is_id(text, "dl"))?.map(Into::into);
     let Some(tenant) = call.known_tenant() else { return Ok(page::render(&[], None)) };
     let mut found = Vec::new();
-    let mut before = call.parameter("after").map(Into::into);
     while let Some(query) = filter.query(&call, tenant, before.take()).filter(|_| found.len() <= limit) {
         let page = call.app.store.dead_letters(query).await?;
         before = page.last().map(|letter| letter.id.clone()).filter(|_| page.len() == PAGE);

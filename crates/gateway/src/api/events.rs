@@ -80,7 +80,7 @@ pub(crate) async fn one(call: Call) -> Answer {
 /// What became of an event at each consumer and each webhook that it is for, by their ids.
 pub(crate) async fn deliveries(call: Call) -> Answer {
     let limit = limit(&call)?;
-    let after = call.parameter("after").unwrap_or_default();
+    let after = page::after(&call, |text| page::is_id(text, "cns") || page::is_id(text, "wh"))?.unwrap_or_default();
     let (tenant, event) = find(&call).await?;
     let mut found = Vec::new();
     for consumer in call.app.consumers.list_by_id(&call.tenant, after) {

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::json;
-use tidings_core::key::Scope;
+use tidings_core::key::{ApiKey, Scope};
 use tidings_core::tenant::TenantName;
 
 use super::body::{self, answer};
@@ -47,7 +47,7 @@ pub(crate) async fn create(mut call: Call) -> Answer {
 
 pub(crate) async fn list(call: Call) -> Answer {
     let limit = limit(&call)?;
-    let after = call.parameter("after").unwrap_or_default();
+    let after = page::after(&call, ApiKey::is_id)?.unwrap_or_default();
     let mut found = call.app.keys.list(owner(&call).as_ref(), after);
     found.retain(|record| call.principal.reaches(record.channels.as_deref()));
     let (page, next) = page::cut(&found, limit, |record| record.id.to_string());

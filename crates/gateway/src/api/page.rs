@@ -13,6 +13,8 @@ use super::problem::Problem;
 /// The largest page; more is refused, never clamped.
 pub(crate) const LIMIT_MAX: usize = 250;
 const LIMIT_DEFAULT: usize = 100;
+/// Hexadecimal digits of an id.
+const ID_DIGITS: usize = 32;
 
 pub(crate) fn limit(call: &Call) -> Result<usize, Problem> {
     let Some(text) = call.parameter("limit") else { return Ok(LIMIT_DEFAULT) };
@@ -25,6 +27,20 @@ pub(crate) fn limit(call: &Call) -> Result<usize, Problem> {
 /// Digits alone: Rust's own reading takes a sign too.
 pub(crate) fn whole_number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// What was seen last, as a `nextCursor` said it; `fits` tells whether a text can be one here.
+pub(crate) fn after(call: &Call, fits: impl Fn(&str) -> bool) -> Result<Option<&str>, Problem> {
+    match call.parameter("after") {
+        Some(text) if !fits(text) => Err(Problem::parameter("after", "the `nextCursor` of a page")),
+        after => Ok(after),
+    }
+}
+
+/// Whether a text is the id of something of `kind`: a UUID behind it.
+pub(crate) fn is_id(text: &str, kind: &str) -> bool {
+    let digits = text.strip_prefix(kind).and_then(|rest| rest.strip_prefix('_')).unwrap_or_default();
+    digits.len() == ID_DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 pub(crate) fn order(call: &Call) -> Result<Order, Problem> {

@@ -48,9 +48,11 @@ pub(crate) async fn outboxes(call: Call) -> Answer {
 pub(crate) async fn list(call: Call) -> Answer {
     whole_tenant(&call)?;
     let limit = limit(&call)?;
+    let after = page::after(&call, Quarantined::is_id)?.unwrap_or_default();
     let Some(tenant) = call.known_tenant() else { return Ok(page::render(&[], None)) };
     let prefix = call.parameter("source").map_or_else(String::new, |source| format!("{source}."));
-    let after = call.parameter("after").unwrap_or(&prefix);
+    // Ids of other sources may come before all of this one.
+    let after = after.max(&prefix);
     let documents = call.app.store.list(Kind::Quarantined, Some(Owner::Tenant(tenant)), after, limit + 1).await?;
     let found: Vec<_> = documents.into_iter().filter(|document| document.id.starts_with(&prefix)).collect();
     let (shown, next) = page::cut(&found, limit, |document| document.id.to_string());

@@ -109,7 +109,8 @@ pub(crate) async fn place(call: &Call, tenant: Tenant, pointer: &str, from: &Val
 
 pub(crate) async fn list(call: Call) -> Answer {
     let limit = limit(&call)?;
-    let mut found = call.app.webhooks.list(&call.tenant, call.parameter("after").unwrap_or_default());
+    let after = page::after(&call, |text| page::is_id(text, "wh"))?;
+    let mut found = call.app.webhooks.list(&call.tenant, after.unwrap_or_default());
     found.retain(|record| call.principal.reaches(record.confined.as_deref()));
     let (page, next) = page::cut(&found, limit, |record| record.id.to_string());
     let items: Vec<_> = page.iter().map(|record| call.app.webhooks.listing(record).to_string().into_bytes()).collect();

@@ -160,6 +160,42 @@ fn a_row_in_quarantine_is_seen_mended_and_discarded_by_whoever_may() {
 }
 
 #[test]
+fn quarantine_of_one_source_is_read_in_pages_also_after_rows_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let urls = ["aside", "shop"].map(|name| (name, format!("sqlite://{}", folder.path().join(name).display())));
+    let settings = urls.each_ref().map(|(name, url)| format!("[[outbox]]\nname = \"{name}\"\nurl = \"{url}\"\n"));
+    for (name, _) in &urls {
+        let file = rusqlite::Connection::open(folder.path().join(name)).unwrap();
+        file.pragma_update(None, "journal_mode", "WAL").unwrap();
+    }
+    let server = Server::with(true, &settings.concat());
+    for (name, url) in &urls {
+        outbox(&server, &["install", "--url", url]);
+        let file = rusqlite::Connection::open(folder.path().join(name)).unwrap();
+        for _ in 0..3 {
+            file.execute("INSERT INTO tidings_outbox (event_type, data) VALUES ('Bad', '1')", []).unwrap();
+        }
+    }
+    let client = server.client();
+    let rows = until("rows", ARRIVAL, || {
+        let rows = client.get("/quarantine").expect(200).json()["data"].clone();
+        (rows.as_array()?.len() == 6).then_some(rows)
+    });
+    let ids: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    let mut after = ids[0].to_owned();
+    let mut found = Vec::new();
+    loop {
+        let page = client.get(&format!("/quarantine?source=shop&limit=1&after={after}")).expect(200).json();
+        found.extend(page["data"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page["nextCursor"].as_str() else { break };
+        after = next.to_owned();
+    }
+    assert_eq!(found, ids[3..]);
+    let page = client.get(&format!("/quarantine?source=aside&after={}", ids[3])).expect(200).json();
+    assert_eq!(page, json!({ "data": [], "nextCursor": null }));
+}
+
+#[test]
 fn a_file_of_sqlite_is_relayed_through_kills_of_the_server() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");

@@ -13,6 +13,9 @@ use super::row::Row;
 pub(super) const QUARANTINED_MAX: usize = 10_000;
 /// Documents read at once.
 const PAGE: usize = 500;
+/// Digits of an id: of the row's number, and hexadecimal ones of its event.
+const NUMBER_DIGITS: usize = 20;
+const SOME_DIGITS: usize = 8;
 
 /// A row that has not become an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +56,16 @@ impl Quarantined {
         id_of(&self.source, &self.row)
     }
 
-    /// The id of the row that a document is of.
+    /// Whether a text can be such an id.
+    pub fn is_id(text: &str) -> bool {
+        let parts = text.rsplit_once('.').and_then(|(_, row)| row.split_once('-'));
+        parts.is_some_and(|(number, some)| {
+            let digits = number.len() == NUMBER_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
+            digits && some.len() == SOME_DIGITS && some.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    }
+
+    /// The row that a document is of.
     pub fn parse(document: &Document) -> Result<Self, Unavailable> {
         serde_json::from_slice(&document.body)
             .map_err(|error| Unavailable::Trouble(format!("quarantined row {}: {error}", document.id).into()))
@@ -83,7 +95,7 @@ impl Quarantined {
 pub(super) fn id_of(source: &str, row: &Row) -> Box<str> {
     let digest = data_digest(&[0; 16], row.event_id.as_deref().unwrap_or_default().as_bytes());
     let some = digest[..4].iter().fold(0_u32, |all, byte| all << 8 | u32::from(*byte));
-    format!("{source}.{:020}-{some:08x}", row.number).into()
+    format!("{source}.{:0NUMBER_DIGITS$}-{some:0SOME_DIGITS$x}", row.number).into()
 }
 
 /// All rows of a source that are in quarantine, by number.

@@ -147,7 +147,7 @@ fn summary(event: &Event, delivery: &Delivery) -> Value {
 
 /// Those that were given up: dead letters, the newest first.
 async fn dead(call: &Call, tenant: Tenant, record: &Record, limit: usize) -> Answer {
-    let mut before = call.parameter("after").map(Into::into);
+    let mut before = page::after(call, |text| page::is_id(text, "dl"))?.map(Into::into);
     let mut found: Vec<DeadLetter> = Vec::new();
     while found.len() <= limit {
         let query = DeadQuery {
@@ -192,12 +192,7 @@ async fn dead(call: &Call, tenant: Tenant, record: &Record, limit: usize) -> Ans
 pub(crate) async fn attempts(call: Call) -> Answer {
     let record = find(&call)?;
     let limit = limit(&call)?;
-    let before = match call.parameter("after") {
-        None => None,
-        Some(text) => {
-            Some(page::whole_number(text).ok_or_else(|| Problem::parameter("after", "the `nextCursor` of a page"))?)
-        }
-    };
+    let before = page::after(&call, |text| page::whole_number(text).is_some())?.and_then(page::whole_number);
     let tenant = call.tenant().await?;
     let found = call.app.store.history(&record.id, before, limit + 1).await?;
     let (page, next) = page::cut(&found, limit, |(number, _)| number.to_string());

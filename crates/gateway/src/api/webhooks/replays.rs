@@ -134,7 +134,7 @@ async fn offsets(call: &Call, tenant: Tenant, record: &Record, ids: &[EventId]) 
 pub(crate) async fn list(call: Call) -> Answer {
     let record = find(&call)?;
     let limit = page::limit(&call)?;
-    let after = call.parameter("after").unwrap_or_default();
+    let after = page::after(&call, |text| page::is_id(text, "rp"))?.unwrap_or_default();
     let tenant = call.tenant().await?;
     let mut found = call.app.webhooks.replays(tenant, &record.id).await?;
     found.retain(|job| *job.id > *after);
