@@ -20,7 +20,7 @@ use tidings_log::sqlite::Synchronous;
 pub(crate) use delivery::{Health, Smtp};
 pub(crate) use egress::Egress;
 pub(crate) use http::Tls;
-pub(crate) use outbox::Outbox;
+pub(crate) use outbox::{Mode, Outbox};
 pub(crate) use setting::SETTINGS;
 pub(crate) use telemetry::Telemetry;
 

@@ -24,6 +24,7 @@ pub use alarm::Alarm;
 pub use desk::Settings;
 pub use meter::{Measures, Meter, State};
 pub use order::{Answered, Order, Orders};
+pub use postgres::replication::slot::Slot;
 pub use quarantine::Quarantined;
 pub use reader::{Batch, Opened, ReadError, Reader};
 pub use relay::{Env, Relay};

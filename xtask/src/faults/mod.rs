@@ -218,7 +218,7 @@ fn all(common: &Common, short: bool) -> Result<bool> {
     let (kill, sync, full) = (kill::Options::of_all(short), sync::Options::of_all(short), full::Options::of_all());
     let (power, flip) = (power::Options::of_all(short), flip::Options::of_all(short));
     let (deliver, queue) = (deliver::Options::of_all(short), queue::Options::of_all(short));
-    let [outbox, mariadb] = outbox::Options::of_all(short);
+    let [outbox, replication, mariadb] = outbox::Options::of_all(short);
     let started = clock::now();
     let reports = [
         observe("kill", common, |bench| kill::run(bench, &kill))?,
@@ -228,6 +228,7 @@ fn all(common: &Common, short: bool) -> Result<bool> {
         observe("deliver", common, |bench| deliver::run(bench, &deliver))?,
         observe("queue", common, |bench| queue::run(bench, &queue))?,
         observe(outbox.name(), common, |bench| outbox::run(bench, &outbox))?,
+        observe(replication.name(), common, |bench| outbox::run(bench, &replication))?,
         observe(mariadb.name(), common, |bench| outbox::run(bench, &mariadb))?,
         observe("flip", common, |bench| flip::run(bench, &flip))?,
     ];

@@ -46,15 +46,16 @@ pub(crate) struct Options {
 
 impl Options {
     /// For each kind of database.
-    pub(super) fn of_all(short: bool) -> [Self; 2] {
+    pub(super) fn of_all(short: bool) -> [Self; 3] {
         let kills = if short { 3 } else { 20 };
-        [Kind::Postgres, Kind::Mariadb].map(|database| Self { kills, database })
+        [Kind::Postgres, Kind::Replication, Kind::Mariadb].map(|database| Self { kills, database })
     }
 
     /// What reports call it.
     pub(super) fn name(&self) -> &'static str {
         match self.database {
             Kind::Postgres => "outbox",
+            Kind::Replication => "outbox-replication",
             Kind::Mariadb => "outbox-mariadb",
         }
     }
@@ -64,9 +65,11 @@ impl Options {
 pub(super) fn run(bench: &mut Bench, options: &Options) -> Result<()> {
     let mut database = Database::start(options.database);
     let (data, config) = (bench.path().join("data"), bench.path().join("outbox.toml"));
-    std::fs::write(&config, format!("[[outbox]]\nname = \"shop\"\nurl = \"{}\"\n", database.url()))?;
+    let mode = options.database.mode();
+    let text = format!("[[outbox]]\nname = \"shop\"\nurl = \"{}\"\nmode = \"{mode}\"\n", database.url());
+    std::fs::write(&config, text)?;
     let binary = bench.binary.clone();
-    binary.run(&["outbox", "install", "--url", &database.url()])?;
+    binary.run(&["outbox", "install", "--url", &database.url(), "--mode", mode])?;
     database.sql(&options.database.tables(AGGREGATES - 1));
     let launch = Launch { config: Some(&config), ..Launch::plain(&binary, &data, free_address()?) };
     let mut server = launch.start_ready()?;

@@ -38,6 +38,7 @@ pub(crate) async fn events(call: Call) -> Answer {
         ("avgLatencyMs", latency, thresholds.latency_ms),
         ("consumerLag", totals.lag, thresholds.lag),
         ("outboxDelayMs", outbox.delay_ms, thresholds.outbox_delay_ms),
+        ("outboxWalBytes", outbox.wal_bytes, thresholds.outbox_wal_bytes),
     ];
     let exceeded = measures.iter().filter(|(_, value, most)| most.is_some_and(|most| *value > most));
     let reasons: Vec<_> = exceeded.map(|(name, value, _)| format!("{name} is {value}")).collect();
@@ -51,6 +52,7 @@ pub(crate) async fn events(call: Call) -> Answer {
         "avgLatencyMs": latency,
         "consumerLag": totals.lag,
         "outboxDelayMs": outbox.delay_ms,
+        "outboxWalBytes": outbox.wal_bytes,
         "inFlight": totals.in_flight,
         "withWorkers": call.app.consumers.totals().0,
         "subscriptions": { "active": active, "paused": paused, "deactivated": deactivated },
@@ -66,6 +68,8 @@ pub(crate) async fn events(call: Call) -> Answer {
 struct OutboxHealth {
     /// Of the one that is furthest behind.
     delay_ms: u64,
+    /// Kept for the slot for which most is.
+    wal_bytes: u64,
     reading: usize,
     failing: usize,
     quarantined: u64,
@@ -76,6 +80,7 @@ impl OutboxHealth {
         let now = clock::now();
         app.outboxes.iter().map(|outbox| outbox.meter.measures(now)).fold(Self::default(), |all, one| Self {
             delay_ms: all.delay_ms.max(u64::try_from(one.delay.as_millis()).unwrap_or(u64::MAX)),
+            wal_bytes: all.wal_bytes.max(one.slot.map_or(0, |slot| slot.retained_bytes)),
             reading: all.reading + usize::from(one.state == State::Reading),
             failing: all.failing + usize::from(one.state != State::Reading),
             quarantined: all.quarantined + one.quarantined,

@@ -123,6 +123,9 @@ fn of_outboxes(text: &mut Exposition, app: &App) {
     family("tidings_outbox_polls", "counter", "How often it was asked.", |outbox| count(outbox.polls));
     let help = "How often it was read from its beginning again, because it was restored or replaced.";
     family("tidings_outbox_resets", "counter", help, |outbox| count(outbox.resets));
+    let help = "Bytes that the database keeps for its slot; 0 if it has none.";
+    let kept = |outbox: &Measures| outbox.slot.as_ref().map_or(0.0, |slot| count(slot.retained_bytes));
+    family("tidings_outbox_slot_retained_bytes", "gauge", help, kept);
 }
 
 /// A count as a sample.

@@ -38,6 +38,12 @@ pub(crate) async fn outboxes(call: Call) -> Answer {
             "quarantined": measures.quarantined,
             "polls": measures.polls,
             "resets": measures.resets,
+            "slot": measures.slot.map(|slot| json!({
+                "name": slot.name,
+                "walStatus": slot.wal_status,
+                "retainedBytes": slot.retained_bytes,
+                "retainedBytesMax": slot.retained_bytes_max,
+            })),
         });
         told.to_string().into_bytes()
     });

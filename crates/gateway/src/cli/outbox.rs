@@ -2,16 +2,18 @@
 
 mod mysql;
 mod quarantine;
+mod slot;
 mod sqlite;
 mod watch;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tidings_sources::outbox::postgres::{self, install};
+use tidings_sources::outbox::postgres::{self, install, replication};
 
 use super::OK;
 use super::client::block_on;
+use crate::config::Mode;
 
 /// What `--url` takes.
 const URL: &str =
@@ -25,12 +27,13 @@ pub(crate) struct OutboxArguments {
 
 #[derive(Subcommand)]
 enum OutboxCommand {
-    /// Make the outbox; again: only give rights and what --wake makes
+    /// Make the outbox; again: only give rights and what --wake and --mode make
     #[command(after_help = "Examples:
   tidings outbox install --url postgres://owner@localhost/shop --role shop --reader tidings
   tidings outbox install --url sqlite:///var/lib/shop/app.db
   tidings outbox install --url mysql://root@localhost/shop --role shop --reader tidings
-  tidings outbox install --role shop --reader tidings --print")]
+  tidings outbox install --role shop --reader tidings --print
+  tidings outbox install --url postgres://owner@localhost/shop --mode replication")]
     Install(InstallArguments),
     /// Take the outbox away again
     #[command(after_help = "Example: tidings outbox uninstall --url postgres://owner@localhost/shop")]
@@ -65,6 +68,9 @@ struct InstallArguments {
     /// there
     #[arg(long)]
     wake: bool,
+    /// How PostgreSQL is read: replication makes a publication and a slot, polling takes them away again
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
     /// Print the SQL and change nothing
     #[arg(long)]
     print: bool,
@@ -79,6 +85,9 @@ impl InstallArguments {
     fn only_common(&self) -> Result<()> {
         if self.wake {
             bail!("--wake: only PostgreSQL can wake its reader; leave it out");
+        }
+        if self.mode == Some(Mode::Replication) {
+            bail!("--mode replication: only for PostgreSQL; leave it out");
         }
         Ok(())
     }
@@ -128,6 +137,9 @@ fn install(arguments: &InstallArguments) -> Result<u8> {
     let wanted = install::Wanted { roles: arguments.roles(), wake: arguments.wake };
     let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
         print!("{}", install::script(&wanted));
+        if let Some(mode) = arguments.mode {
+            slot::print(mode);
+        }
         return Ok(OK);
     };
     let config = config(url)?;
@@ -136,6 +148,9 @@ fn install(arguments: &InstallArguments) -> Result<u8> {
         "{}",
         if made { "The outbox is made: schema tidings." } else { "The outbox was there; rights were given." }
     );
+    if let Some(mode) = arguments.mode {
+        slot::apply(&config, mode)?;
+    }
     Ok(OK)
 }
 
@@ -148,10 +163,15 @@ fn uninstall(arguments: &UninstallArguments) -> Result<u8> {
     }
     let Some(url) = arguments.url.as_deref().filter(|_| !arguments.print) else {
         print!("{}", install::UNINSTALL);
+        slot::print(Mode::Polling);
         return Ok(OK);
     };
     let config = config(url)?;
-    block_on(async { Ok(install::uninstall(&config, arguments.lose_rows).await?) })?;
+    block_on(async {
+        install::uninstall(&config, arguments.lose_rows).await?;
+        replication::slot::remove(&config).await?;
+        Ok(())
+    })?;
     println!("The outbox is gone.");
     Ok(OK)
 }
@@ -164,7 +184,8 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
         return mysql::status(arguments);
     }
     let config = config(&arguments.url)?;
-    let status = block_on(async { Ok(install::status(&config).await?) })?;
+    let (status, slot) =
+        block_on(async { Ok((install::status(&config).await?, replication::slot::status(&config).await?)) })?;
     let watched = watch::watched(&arguments.url)?;
     let told = json!({
         "layout": status.layout,
@@ -176,6 +197,7 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
         "halfSeconds": status.half_seconds,
         "longestTransactionSeconds": status.longest_transaction_seconds,
         "watched": watch::told(&watched),
+        "slot": slot.as_ref().map(slot::told),
     });
     if arguments.json {
         println!("{told}");
@@ -187,6 +209,9 @@ fn status(arguments: &StatusArguments) -> Result<u8> {
     println!("oldest of them       {}", seconds(status.oldest_seconds));
     println!("size                 {} bytes", status.bytes);
     println!("longest transaction  {}", seconds(status.longest_transaction_seconds));
+    if let Some(slot) = &slot {
+        slot::show(slot);
+    }
     watch::print(&watched);
     Ok(OK)
 }

@@ -27,6 +27,7 @@ pub(crate) struct Health {
     pub(crate) lag: Option<u64>,
     pub(crate) latency_ms: Option<u64>,
     pub(crate) outbox_delay_ms: Option<u64>,
+    pub(crate) outbox_wal_bytes: Option<u64>,
 }
 
 /// The mail server, if one is named.
@@ -63,5 +64,6 @@ pub(super) fn health(values: &Values) -> Result<Health> {
         lag: number("health.lag")?,
         latency_ms: millis("health.latency")?,
         outbox_delay_ms: millis("health.outbox_delay")?,
+        outbox_wal_bytes: number("health.outbox_wal_bytes")?,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use clap::ValueEnum;
 use serde::Deserialize;
 use tidings_core::tenant::TenantName;
 
@@ -13,6 +14,17 @@ use super::{Values, source, text};
 const NAME_BYTES_MAX: usize = 32;
 /// Most outboxes.
 const OUTBOXES_MAX: usize = 64;
+
+/// How an outbox of PostgreSQL is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// It is asked.
+    #[default]
+    Polling,
+    /// It tells, through a replication slot.
+    Replication,
+}
 
 /// One outbox.
 #[derive(Clone, Debug)]
@@ -28,6 +40,7 @@ pub(crate) struct Outbox {
     pub(crate) tenant: TenantName,
     /// `source` of events whose row names none.
     pub(crate) source: Option<String>,
+    pub(crate) mode: Mode,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +52,8 @@ struct Entry {
     ca_file: Option<PathBuf>,
     tenant: Option<String>,
     source: Option<String>,
+    #[serde(default)]
+    mode: Mode,
 }
 
 pub(super) fn outboxes(values: &Values) -> Result<Vec<Outbox>> {
@@ -58,7 +73,7 @@ pub(super) fn outboxes(values: &Values) -> Result<Vec<Outbox>> {
 }
 
 fn outbox(entry: Entry) -> Result<Outbox> {
-    let Entry { name, url, password_file, ca_file, tenant, source: named } = entry;
+    let Entry { name, url, password_file, ca_file, tenant, source: named, mode } = entry;
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(fits) {
         bail!("setting `outbox`: `name` = {name:?}: 1 to {NAME_BYTES_MAX} of a-z, 0-9 and -");
@@ -73,5 +88,5 @@ fn outbox(entry: Entry) -> Result<Outbox> {
         None => TenantName::default_tenant(),
     };
     let named = named.map(|named| source(&named).with_context(|| format!("`outbox` {name}"))).transpose()?;
-    Ok(Outbox { name, url, password_file, ca_file, tenant, source: named })
+    Ok(Outbox { name, url, password_file, ca_file, tenant, source: named, mode })
 }

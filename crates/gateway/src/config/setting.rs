@@ -74,9 +74,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "time from a commit in an outbox to the log above which it is; empty: never",
     },
     Setting {
+        key: "health.outbox_wal_bytes",
+        default: "10737418240",
+        help: "bytes that a database keeps for the slot of an outbox above which it is; empty: never",
+    },
+    Setting {
         key: "outbox",
         default: "",
-        help: "outboxes that are read: [[outbox]] with name, url, password_file, ca_file, tenant, source",
+        help: "outboxes that are read: [[outbox]] with name, url, password_file, ca_file, tenant, source, mode",
     },
     Setting { key: "metrics.open", default: "false", help: "whether GET /metrics takes no key" },
     Setting {

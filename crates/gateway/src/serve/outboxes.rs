@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::app::{Outbox, Phase};
 use crate::clock;
-use crate::config::{self, Settings};
+use crate::config::{self, Mode, Settings};
 
 /// Where it is kept what this installation is called in outboxes.
 const READER: &str = "outbox-reader";
@@ -80,8 +80,13 @@ fn reader(of: &config::Outbox, name: &str) -> Result<Reader> {
             let authorities = of.ca_file.as_deref().map(authorities).transpose()?;
             let config = postgres::config(&of.url, password, authorities.as_deref());
             let config = config.map_err(|error| anyhow!("`url`: {error}"))?;
-            Ok(Reader::Postgres(Box::new(postgres::Reader::new(config, name))))
+            let reader = postgres::Reader::new(config, name);
+            Ok(match of.mode {
+                Mode::Polling => Reader::Postgres(Box::new(reader)),
+                Mode::Replication => Reader::Replication(Box::new(postgres::replication::Reader::new(reader))),
+            })
         }
+        _ if of.mode == Mode::Replication => bail!("`mode`: replication is only for postgres://; leave it out"),
         _ if of.ca_file.is_some() => bail!("`ca_file`: only for postgres://; leave it out"),
         "sqlite" if password.is_some() => bail!("`password_file`: a file of SQLite has no password; leave it out"),
         "sqlite" => {

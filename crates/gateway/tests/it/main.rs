@@ -11,6 +11,7 @@ mod outbox;
 mod publish;
 mod read;
 mod refusals;
+mod replication;
 mod stop;
 mod stream;
 mod support;

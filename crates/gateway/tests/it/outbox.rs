@@ -9,7 +9,7 @@ use tidings_rigs::{MariaDb, Postgres};
 use crate::support::server::Server;
 use crate::support::until;
 
-const ARRIVAL: Duration = Duration::from_secs(20);
+pub(crate) const ARRIVAL: Duration = Duration::from_secs(20);
 
 /// A cluster with a database `shop`, its roles, and a server that reads its outbox, which is not made yet.
 fn shop() -> (Postgres, Server) {
@@ -25,7 +25,7 @@ fn shop() -> (Postgres, Server) {
     (postgres, server)
 }
 
-fn outbox(server: &Server, arguments: &[&str]) -> String {
+pub(crate) fn outbox(server: &Server, arguments: &[&str]) -> String {
     let output = server.run(&[&["outbox"], arguments].concat());
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -1,10 +1,13 @@
 //! How a source fares, in numbers that anybody may read at any time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidings_core::time::Timestamp;
+
+use super::postgres::replication::slot::{Slot, Watched};
 
 /// What a source is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub struct Meter {
     resets: AtomicU64,
     quarantined: AtomicU64,
     error: Mutex<Option<String>>,
+    slot: Option<Arc<Watched>>,
 }
 
 /// A [`Meter`] at some moment.
@@ -70,9 +74,16 @@ pub struct Measures {
     pub quarantined: u64,
     /// Why it fails, if it does.
     pub error: Option<String>,
+    /// The slot that it is read by, if it is read by one and that was seen.
+    pub slot: Option<Slot>,
 }
 
 impl Meter {
+    /// Of a source that is read by this slot, if by any.
+    pub(super) fn with(slot: Option<Arc<Watched>>) -> Self {
+        Self { slot, ..Self::default() }
+    }
+
     pub(super) fn started(&self, now: Timestamp) {
         self.fresh_ms.store(now.as_millis(), Ordering::Relaxed);
     }
@@ -119,6 +130,7 @@ impl Meter {
             resets: self.resets.load(Ordering::Relaxed),
             quarantined: self.quarantined.load(Ordering::Relaxed),
             error: self.error.lock().clone(),
+            slot: self.slot.as_ref().and_then(|slot| slot.get()),
         }
     }
 }

@@ -10,9 +10,11 @@ mod access;
 mod identity;
 pub mod install;
 mod position;
+pub mod replication;
 mod session;
 mod snapshot;
 mod statements;
+mod values;
 mod wake;
 pub mod watch;
 
@@ -60,6 +62,15 @@ impl Reader {
     }
 
     pub(super) async fn open(&mut self, position: Option<&str>, take: bool) -> Result<Opened, ReadError> {
+        let (mut position, reset) = self.begin(position, take).await?;
+        if position.at.take().is_some() {
+            replication::slot::is_gone(&self.session()?.client).await?;
+        }
+        Ok(Opened { position: position.text(), reset })
+    }
+
+    /// Connects, and finds out where to go on, and why from the beginning if it was read before.
+    async fn begin(&mut self, position: Option<&str>, take: bool) -> Result<(Position, Option<String>), ReadError> {
         self.session = None;
         let session = Session::connect(&self.config).await?;
         let found = session.identity().await?;
@@ -80,12 +91,12 @@ impl Reader {
         position.identity.mark =
             session.mark(&self.name, take, &position).await?.ok_or_else(|| ReadError::taken(None))?;
         self.session = Some(session);
-        Ok(Opened { position: position.text(), reset })
+        Ok((position, reset))
     }
 
     pub(super) async fn poll(&mut self, position: &str) -> Result<Batch, ReadError> {
         let mut position = Position::parse(position)?;
-        let session = self.session.as_ref().ok_or_else(|| ReadError::Trouble("not connected".to_owned()))?;
+        let session = self.session()?;
         let batch = match position.page.take() {
             None => session.tail(position).await?,
             Some(page) => session.page(position, page).await?,
@@ -96,14 +107,25 @@ impl Reader {
 
     pub(super) async fn clear(&mut self, position: &str) -> Result<Box<str>, ReadError> {
         let mut position = Position::parse(position)?;
-        if let Some(session) = self.session.as_ref().filter(|_| self.rows_since_mark) {
-            let mark = session.mark(&self.name, false, &position).await?;
-            // Why that is, connecting again will tell.
-            position.identity.mark = mark.ok_or_else(|| ReadError::Trouble("it has another reader".to_owned()))?;
-            session.turn(&position.seen, self.half_age, self.half_bytes).await?;
+        if self.rows_since_mark {
+            self.mark(&mut position).await?;
             self.rows_since_mark = false;
         }
         Ok(position.text())
+    }
+
+    /// Tells the source what is relayed, and clears that away if it is time.
+    async fn mark(&self, position: &mut Position) -> Result<(), ReadError> {
+        let session = self.session()?;
+        let mark = session.mark(&self.name, false, position).await?;
+        // Why that is, connecting again will tell.
+        position.identity.mark = mark.ok_or_else(|| ReadError::Trouble("it has another reader".to_owned()))?;
+        session.turn(&position.seen, self.half_age, self.half_bytes).await?;
+        Ok(())
+    }
+
+    fn session(&self) -> Result<&Session, ReadError> {
+        self.session.as_ref().ok_or_else(|| ReadError::Trouble("not connected".to_owned()))
     }
 
     pub(super) async fn woken(&mut self, pause: Duration) {

@@ -1,7 +1,9 @@
 //! What reads an outbox: the only part that knows the application's database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::postgres::replication::slot::Watched;
 use super::row::Row;
 use super::{mysql, postgres, sqlite};
 
@@ -12,8 +14,9 @@ use super::{mysql, postgres, sqlite};
 /// 1. Each committed row comes in exactly one batch of the chain of positions that begins with `None`; a rolled-back one
 ///    in none.
 /// 2. Of two transactions that touched an aggregate one after the other, the rows of the first come first, if they were
-///    written while the aggregate was locked. Within a batch rows come by number.
-/// 3. `poll` changes nothing: asked again with the same position, it gives at least the same rows.
+///    written while the aggregate was locked. Rows of one aggregate come by number.
+/// 3. `poll` changes nothing: asked again with the same position, it gives at least the same rows, or fails until it is
+///    opened again.
 /// 4. Each row has an event id, and the same one whenever it is read: if a source is read from its beginning again, the log
 ///    recognises what it has.
 /// 5. A position is text that only its own kind of reader understands. It may be thrown away between `poll` and commit.
@@ -23,6 +26,8 @@ use super::{mysql, postgres, sqlite};
 pub enum Reader {
     /// A PostgreSQL database, version 13 or later, the primary.
     Postgres(Box<postgres::Reader>),
+    /// The same, version 14 or later, by logical replication.
+    Replication(Box<postgres::replication::Reader>),
     /// A file of SQLite.
     Sqlite(Box<sqlite::Reader>),
     /// A MySQL or MariaDB database, the one that is written to.
@@ -75,6 +80,7 @@ impl Reader {
     pub async fn open(&mut self, position: Option<&str>, take: bool) -> Result<Opened, ReadError> {
         match self {
             Self::Postgres(reader) => reader.open(position, take).await,
+            Self::Replication(reader) => reader.open(position, take).await,
             Self::Sqlite(reader) => reader.open(position, take).await,
             Self::MySql(reader) => reader.open(position, take).await,
         }
@@ -84,6 +90,7 @@ impl Reader {
     pub async fn poll(&mut self, position: &str) -> Result<Batch, ReadError> {
         match self {
             Self::Postgres(reader) => reader.poll(position).await,
+            Self::Replication(reader) => reader.poll(position).await,
             Self::Sqlite(reader) => reader.poll(position).await,
             Self::MySql(reader) => reader.poll(position).await,
         }
@@ -94,8 +101,17 @@ impl Reader {
     pub async fn clear(&mut self, position: &str) -> Result<Box<str>, ReadError> {
         match self {
             Self::Postgres(reader) => reader.clear(position).await,
+            Self::Replication(reader) => reader.clear(position).await,
             Self::Sqlite(reader) => reader.clear(position),
             Self::MySql(reader) => reader.clear(position).await,
+        }
+    }
+
+    /// Where it tells of its slot, if it has one.
+    pub(super) fn slot(&self) -> Option<Arc<Watched>> {
+        match self {
+            Self::Replication(reader) => Some(reader.slot()),
+            Self::Postgres(_) | Self::Sqlite(_) | Self::MySql(_) => None,
         }
     }
 
@@ -103,6 +119,7 @@ impl Reader {
     pub async fn woken(&mut self, pause: Duration) {
         match self {
             Self::Postgres(reader) => reader.woken(pause).await,
+            Self::Replication(reader) => reader.woken(pause).await,
             Self::Sqlite(reader) => reader.woken(pause).await,
             Self::MySql(reader) => reader.woken(pause).await,
         }

@@ -71,7 +71,7 @@ pub struct Relay {
 impl Relay {
     /// A relay that is not running yet, how it fares, and where it takes orders.
     pub fn new(store: Arc<dyn Store>, env: Env, settings: Settings, reader: Reader) -> (Self, Arc<Meter>, Orders) {
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(Meter::with(reader.slot()));
         meter.started((env.now)());
         let (orders, given) = order::channel();
         let relay = Self { store, env, settings, reader, orders: given, meter: Arc::clone(&meter), opened: false };

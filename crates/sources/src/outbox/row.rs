@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tidings_core::event::{Draft, EventLimits, Parts};
+use tidings_core::id::EventId;
 use tidings_core::problem::{Rule, Violation};
 use tidings_core::time::Timestamp;
 
@@ -36,11 +37,17 @@ pub struct Row {
     /// JSON.
     #[serde(with = "text")]
     pub data: Option<Bytes>,
+    /// Whether `data` is no event's data but a whole event, as it is published; the rest repeats what it says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
 }
 
 impl Row {
     /// The event that the row is, or all that is wrong with it.
     pub fn draft(&self, limits: &EventLimits) -> Result<Draft, Vec<Violation>> {
+        if self.whole {
+            return self.whole_draft(limits);
+        }
         let parts = Parts {
             id: self.event_id.as_deref(),
             event_type: &self.event_type,
@@ -58,6 +65,47 @@ impl Row {
         let mut violations = draft.err().unwrap_or_default();
         violations.push(Violation::new("/timestamp", Rule::Invalid, message));
         Err(violations)
+    }
+}
+
+/// What is in a whole event of what a row needs to be told apart.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Names {
+    event_id: Option<String>,
+    event_type: Option<String>,
+    aggregate_id: Option<String>,
+}
+
+impl Row {
+    /// A whole event, as it is published. `id`: that of an event that has none.
+    pub(super) fn of_whole(number: u64, id: String, timestamp: Timestamp, event: &[u8]) -> Self {
+        // What is no event at all is put aside under no name.
+        let names: Names = serde_json::from_slice(event).unwrap_or_default();
+        Self {
+            number,
+            event_id: Some(names.event_id.unwrap_or(id)),
+            event_type: names.event_type.unwrap_or_default(),
+            timestamp: Some(timestamp),
+            aggregate_id: names.aggregate_id,
+            data: Some(Bytes::copy_from_slice(event)),
+            whole: true,
+            ..Self::default()
+        }
+    }
+
+    fn whole_draft(&self, limits: &EventLimits) -> Result<Draft, Vec<Violation>> {
+        let mut draft = Draft::parse(self.data.as_ref().unwrap_or(&Bytes::new()), limits)?;
+        if draft.expected_sequence.is_some() {
+            let message = "its transaction is committed, whatever the aggregate's last number is: leave it out";
+            return Err(vec![Violation::new("/expectedSequence", Rule::Invalid, message)]);
+        }
+        if let (None, Some(id)) = (&draft.id, &self.event_id) {
+            let invalid = |error| vec![Violation::new("/eventId", Rule::Invalid, error)];
+            draft.id = Some(EventId::parse(id).map_err(invalid)?);
+        }
+        draft.timestamp = draft.timestamp.or(self.timestamp);
+        Ok(draft)
     }
 }
 

@@ -5,6 +5,7 @@ mod mysql;
 mod mysql_race;
 mod outbox;
 mod race;
+mod replication;
 mod restored;
 mod rig;
 mod sqlite;

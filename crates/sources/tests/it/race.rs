@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tidings_core::offset::Offset;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -40,10 +41,10 @@ pub(crate) fn below(bound: u32) -> u32 {
 pub(crate) type Seen = BTreeMap<String, Vec<i64>>;
 
 /// What committed, and when.
-type Committed = Vec<(String, i64, Instant)>;
+pub(crate) type Committed = Vec<(String, i64, Instant)>;
 
 /// Updates aggregates and tells of it; half of the transactions have an id before they touch their aggregate.
-async fn writer(client: Arc<Mutex<Client>>, end: Arc<AtomicBool>) -> Committed {
+pub(crate) async fn writer(client: Arc<Mutex<Client>>, end: Arc<AtomicBool>) -> Committed {
     let mut client = client.lock().await;
     let sql = "UPDATE thing SET version = version + 1 WHERE id = $1 RETURNING version";
     let change = client.prepare(sql).await.unwrap();
@@ -72,6 +73,10 @@ async fn writer(client: Arc<Mutex<Client>>, end: Arc<AtomicBool>) -> Committed {
     }
     committed
 }
+
+/// What the writers change.
+pub(crate) const TABLES: &str = "CREATE TABLE thing (id integer PRIMARY KEY, version bigint NOT NULL DEFAULT 0);
+    INSERT INTO thing SELECT generate_series(0, 199); CREATE TABLE unrelated (x integer)";
 
 /// `WHERE id > last`: skips what commits out of order.
 async fn naive(client: &Client, last: &mut (i64, i64), seen: &mut Seen) {
@@ -115,6 +120,15 @@ async fn control(url: String, end: Arc<AtomicBool>, by_transaction: bool) -> See
     }
 }
 
+/// The last version of each aggregate.
+pub(crate) fn last_versions(written: &Committed) -> BTreeMap<String, i64> {
+    let mut committed = BTreeMap::new();
+    for (key, version, _) in written {
+        committed.entry(key.clone()).and_modify(|last: &mut i64| *last = (*last).max(*version)).or_insert(*version);
+    }
+    committed
+}
+
 /// How many versions are missing, were never committed, and came after a later one.
 pub(crate) fn judge(seen: &Seen, committed: &BTreeMap<String, i64>) -> (usize, usize, usize) {
     let (mut lost, mut phantom, mut inverted) = (0, 0, 0);
@@ -131,9 +145,7 @@ pub(crate) fn judge(seen: &Seen, committed: &BTreeMap<String, i64>) -> (usize, u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_lose_nothing_and_keep_their_order_where_other_readers_fail() {
     let rig = Rig::new().await;
-    let tables = "CREATE TABLE thing (id integer PRIMARY KEY, version bigint NOT NULL DEFAULT 0);
-                  INSERT INTO thing SELECT generate_series(0, 199); CREATE TABLE unrelated (x integer)";
-    rig.app.batch_execute(tables).await.unwrap();
+    rig.app.batch_execute(TABLES).await.unwrap();
     rig.settled().await;
     let mut long = connect(&rig.url).await;
     let unrelated = long.transaction().await.unwrap();
@@ -150,35 +162,17 @@ async fn many_writers_lose_nothing_and_keep_their_order_where_other_readers_fail
     for client in &clients {
         writers.spawn(writer(Arc::clone(client), Arc::clone(&end)));
     }
-    let arrivals = tokio::spawn(arrivals(rig.store().tail().watch(rig.tenant().unwrap())));
+    let arrivals = Arrivals::of(&rig);
     sleep(LOAD).await;
     end.store(true, Ordering::Relaxed);
     let written = writers.join_all().await.concat();
     let events = rig.events(written.len() as u64).await;
     rig.settled().await;
-    arrivals.abort();
-    let arrived = arrivals.await.err().map(|_| ARRIVED.lock().unwrap().clone()).unwrap();
     unrelated.rollback().await.unwrap();
 
-    let mut committed = BTreeMap::new();
-    for (key, version, _) in &written {
-        committed.entry(key.clone()).and_modify(|last: &mut i64| *last = (*last).max(*version)).or_insert(*version);
-    }
-    let (mut seen, mut times) = (Seen::new(), BTreeMap::new());
-    for (index, event) in events.iter().enumerate() {
-        let (key, version) = (event["aggregateId"].as_str().unwrap().to_owned(), event["data"]["v"].as_i64().unwrap());
-        let offset = Offset(index as u64 + 1);
-        let at = arrived[arrived.partition_point(|(head, _)| *head < offset)].1;
-        times.insert((key.clone(), version), at);
-        seen.entry(key).or_default().push(version);
-    }
-    assert_eq!(judge(&seen, &committed), (0, 0, 0), "lost, phantom, out of order");
-    let mut took: Vec<_> = written
-        .iter()
-        .map(|(key, version, at)| times[&(key.clone(), *version)].saturating_duration_since(*at))
-        .collect();
-    took.sort_unstable();
-    let (half, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    let committed = last_versions(&written);
+    assert_eq!(judge(&seen(&events), &committed), (0, 0, 0), "lost, phantom, out of order");
+    let (half, p99) = arrivals.took(&written, &events);
     let (naive, watermark) = (judge(&naive.await.unwrap(), &committed), judge(&watermark.await.unwrap(), &committed));
     println!(
         "{} committed by {WRITERS} writers: commit to log p50 {half:?} p99 {p99:?}; \
@@ -190,12 +184,50 @@ async fn many_writers_lose_nothing_and_keep_their_order_where_other_readers_fail
     assert!(p99 <= P99, "p99 {p99:?}");
 }
 
-static ARRIVED: std::sync::Mutex<Vec<(Offset, Instant)>> = std::sync::Mutex::new(Vec::new());
-
 /// When the log had which offset.
-async fn arrivals(mut head: tokio::sync::watch::Receiver<Offset>) {
-    while head.changed().await.is_ok() {
-        let offset = *head.borrow_and_update();
-        ARRIVED.lock().unwrap().push((offset, instant()));
+pub(crate) struct Arrivals(Arc<std::sync::Mutex<Vec<(Offset, Instant)>>>);
+
+impl Arrivals {
+    pub(crate) fn of(rig: &Rig) -> Self {
+        let mut head = rig.store().tail().watch(rig.tenant().unwrap());
+        let arrived = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let noted = Arc::clone(&arrived);
+        tokio::spawn(async move {
+            while head.changed().await.is_ok() {
+                let offset = *head.borrow_and_update();
+                noted.lock().unwrap().push((offset, instant()));
+            }
+        });
+        Self(arrived)
     }
+
+    /// From commit to log, of half and of 99 in 100, once all events are there.
+    pub(crate) fn took(&self, written: &Committed, events: &[Value]) -> (Duration, Duration) {
+        let arrived = self.0.lock().unwrap();
+        let mut times = BTreeMap::new();
+        for (index, event) in events.iter().enumerate() {
+            let offset = Offset(index as u64 + 1);
+            times.insert(told(event), arrived[arrived.partition_point(|(head, _)| *head < offset)].1);
+        }
+        let took = |(key, version, at): &(String, i64, Instant)| {
+            times[&(key.clone(), *version)].saturating_duration_since(*at)
+        };
+        let mut took: Vec<_> = written.iter().map(took).collect();
+        took.sort_unstable();
+        (took[took.len() / 2], took[took.len() * 99 / 100])
+    }
+}
+
+/// The aggregate of an event, and the version that it tells.
+fn told(event: &Value) -> (String, i64) {
+    (event["aggregateId"].as_str().unwrap().to_owned(), event["data"]["v"].as_i64().unwrap())
+}
+
+/// What a log shows.
+pub(crate) fn seen(events: &[Value]) -> Seen {
+    let mut seen = Seen::new();
+    for (key, version) in events.iter().map(told) {
+        seen.entry(key).or_default().push(version);
+    }
+    seen
 }

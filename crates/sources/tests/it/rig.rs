@@ -14,6 +14,7 @@ use tidings_log::sqlite::{SqliteStore, Synchronous};
 use tidings_log::store::{Kind, Owner};
 use tidings_log::{Query, Store, Tenant};
 use tidings_rigs::Postgres;
+use tidings_sources::outbox::postgres::replication::{self, slot};
 use tidings_sources::outbox::postgres::{self, install};
 use tidings_sources::outbox::{Alarm, Env, Meter, Orders, Quarantined, Reader, Relay, Settings};
 use tokio::task::JoinHandle;
@@ -39,7 +40,9 @@ pub(crate) fn random(buffer: &mut [u8]) {
 /// The cluster of all tests of this process.
 fn cluster() -> &'static Postgres {
     static CLUSTER: OnceLock<Postgres> = OnceLock::new();
-    CLUSTER.get_or_init(|| Postgres::with(&["fsync=off", "full_page_writes=off", "max_connections=300"]))
+    CLUSTER.get_or_init(|| {
+        Postgres::with(&["fsync=off", "full_page_writes=off", "max_connections=300", "wal_level=logical"])
+    })
 }
 
 /// A connection that lives with its client.
@@ -108,7 +111,25 @@ impl Rig {
         self.run(Reader::Postgres(Box::new(reader)));
     }
 
-    fn config(&self) -> postgres::Config {
+    /// An outbox with a slot, not relayed yet.
+    pub(crate) async fn with_slot(url: String) -> Self {
+        let rig = Self::at(url).await;
+        assert!(slot::make(&rig.config()).await.unwrap().1, "it is made");
+        rig
+    }
+
+    /// Runs the relay by replication.
+    pub(crate) fn replicate(&mut self) {
+        self.replicate_as("tidings-1", |reader| reader);
+    }
+
+    /// The same of the Tidings that is called so, with a reader that is set otherwise.
+    pub(crate) fn replicate_as(&mut self, name: &str, set: impl FnOnce(postgres::Reader) -> postgres::Reader) {
+        let table = set(postgres::Reader::new(self.config(), name));
+        self.run(Reader::Replication(Box::new(replication::Reader::new(table))));
+    }
+
+    pub(crate) fn config(&self) -> postgres::Config {
         postgres::config(&self.url, None, None).unwrap()
     }
 

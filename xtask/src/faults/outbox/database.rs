@@ -11,6 +11,8 @@ const NAME: &str = "shop";
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Kind {
     Postgres,
+    /// By logical replication.
+    Replication,
     Mariadb,
 }
 
@@ -35,12 +37,17 @@ pub(super) struct Change {
 }
 
 impl Kind {
+    /// How it is read.
+    pub(super) fn mode(self) -> &'static str {
+        if matches!(self, Self::Replication) { "replication" } else { "polling" }
+    }
+
     /// Begins, changes, tells, ends.
     pub(super) fn transaction(self, change: &Change) -> String {
         let Change { name, thing, pause, looks, rolled_back } = change;
         let (pause, end) = (pause.as_secs_f64(), if *rolled_back { "ROLLBACK" } else { "COMMIT" });
         match self {
-            Self::Postgres => {
+            Self::Postgres | Self::Replication => {
                 let look = if *looks { "SELECT pg_current_xact_id();" } else { "" };
                 format!("BEGIN;{look}SELECT change('{name}', {thing});SELECT pg_sleep({pause});{end};\n")
             }
@@ -59,7 +66,7 @@ impl Kind {
     /// The tables; with things up to a number.
     pub(super) fn tables(self, last: u64) -> String {
         match self {
-            Self::Postgres => format!(
+            Self::Postgres | Self::Replication => format!(
                 "CREATE TABLE thing (id integer PRIMARY KEY, version bigint NOT NULL DEFAULT 0);
                  CREATE TABLE book (name text PRIMARY KEY, thing integer NOT NULL, version bigint NOT NULL);
                  CREATE FUNCTION change(name text, thing integer) RETURNS void LANGUAGE plpgsql AS $$
@@ -84,8 +91,8 @@ impl Kind {
 impl Database {
     pub(super) fn start(kind: Kind) -> Self {
         match kind {
-            Kind::Postgres => {
-                let postgres = Postgres::with(&["max_connections=100"]);
+            Kind::Postgres | Kind::Replication => {
+                let postgres = Postgres::with(&["max_connections=100", "wal_level=logical"]);
                 postgres.sql("postgres", &format!("CREATE DATABASE {NAME}"));
                 Self::Postgres(postgres)
             }

@@ -167,6 +167,7 @@ fn row(found: mysql_async::Row) -> Row {
         channels,
         metadata,
         data,
+        whole: false,
     }
 }
 

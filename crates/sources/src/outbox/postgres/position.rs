@@ -12,6 +12,25 @@ pub(super) struct Position {
     /// A difference that is too large for one batch.
     pub(super) page: Option<Page>,
     pub(super) identity: Identity,
+    /// How far a slot has been read, if one is: what it tells of transactions that `seen` shows was read from the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<At>,
+}
+
+/// What a slot told has become events up to a place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct At {
+    /// Another one after it was made anew.
+    pub(super) slot: String,
+    pub(super) place: Place,
+}
+
+/// In what a slot tells: behind all transactions whose commit record begins before `commit`, and behind so many rows and
+/// messages of the one whose record begins there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) commit: u64,
+    pub(super) within: u32,
 }
 
 /// Within the difference to `until`: rows through number `after` are done, `last` is the last one.
@@ -40,7 +59,7 @@ pub(super) struct Identity {
 impl Position {
     /// Before everything.
     pub(super) fn beginning() -> Self {
-        Self { seen: Snapshot::nothing(), page: None, identity: Identity::default() }
+        Self { seen: Snapshot::nothing(), page: None, identity: Identity::default(), at: None }
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, ReadError> {

@@ -5,11 +5,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tidings_core::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{AsyncMessage, Client, Statement};
 
 use super::access::Config;
@@ -17,6 +15,7 @@ use super::identity::Found;
 use super::position::{Page, Position};
 use super::snapshot::Snapshot;
 use super::statements::{self, BATCH_BYTES_MAX, BATCH_ROWS_MAX};
+use super::values::{Json, Text, Time};
 use super::wake::Wake;
 use super::{ANSWER, CONNECT};
 use crate::outbox::{Batch, ReadError, Row};
@@ -25,7 +24,8 @@ use crate::outbox::{Batch, ReadError, Row};
 const LAYOUT: i32 = 1;
 
 pub(super) struct Session {
-    client: Client,
+    /// Several may ask over it at a time.
+    pub(super) client: Arc<Client>,
     wake: Option<Wake>,
     tail: Statement,
     page: Statement,
@@ -48,7 +48,7 @@ impl Session {
         let tail = within(client.prepare(statements::TAIL)).await?;
         let page = within(client.prepare(statements::PAGE)).await?;
         let wake = within(Wake::open(&client, told)).await?;
-        Ok(Self { client, wake, tail, page })
+        Ok(Self { client: Arc::new(client), wake, tail, page })
     }
 
     /// Resolves after `pause`, or earlier if the database says so.
@@ -87,6 +87,13 @@ impl Session {
     pub(super) async fn turn(&self, seen: &Snapshot, age: Duration, bytes: i64) -> Result<bool, ReadError> {
         let parameters: &Parameters<'_> = &[&seen.to_string(), &age.as_secs_f64(), &bytes];
         Ok(within(self.client.query_one(statements::TURN, parameters)).await?.get(0))
+    }
+
+    /// A snapshot, and a place in the write-ahead log behind all commits that it shows.
+    pub(super) async fn horizon(&self) -> Result<(Snapshot, u64), ReadError> {
+        // The snapshot is taken first: a statement has one before it calls anything.
+        let row = within(self.client.query_one(statements::HORIZON, &[])).await?;
+        Ok((row.get::<_, &str>(0).parse().map_err(ReadError::Trouble)?, row.get::<_, PgLsn>(1).into()))
     }
 
     /// What has become visible since `position`.
@@ -158,7 +165,9 @@ async fn connect_to_hear(config: &Config, heard: impl Fn() + Send + 'static) -> 
     Ok(client)
 }
 
-async fn within<T>(question: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, ReadError> {
+pub(super) async fn within<T>(
+    question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, ReadError> {
     let answered = timeout(ANSWER, question).await.map_err(|_| trouble("no answer in time"))?;
     answered.map_err(|error| told(&error))
 }
@@ -175,7 +184,7 @@ pub(super) fn told(error: &tokio_postgres::Error) -> ReadError {
     ReadError::Trouble(text)
 }
 
-fn trouble(text: &str) -> ReadError {
+pub(super) fn trouble(text: &str) -> ReadError {
     ReadError::Trouble(text.to_owned())
 }
 
@@ -203,50 +212,8 @@ fn row(found: &tokio_postgres::Row) -> Result<Row, ReadError> {
             channels: channels.into_iter().flatten().map(|text| text.map(|text| text.0).unwrap_or_default()).collect(),
             metadata: json(8)?,
             data: json(9)?,
+            whole: false,
         })
     };
     read().map_err(|error| told(&error))
-}
-
-/// Text of any encoding that a database may hold: no row may stop the others.
-struct Text(String);
-
-impl<'a> FromSql<'a> for Text {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(String::from_utf8_lossy(raw).into_owned()))
-    }
-
-    fn accepts(of: &Type) -> bool {
-        *of == Type::TEXT
-    }
-}
-
-/// A `timestamptz`: microseconds since 2000, or an infinity, which becomes the end of time.
-struct Time(Timestamp);
-
-/// 2000-01-01, in milliseconds since 1970.
-const EPOCH_MS: i64 = 946_684_800_000;
-
-impl<'a> FromSql<'a> for Time {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        let micros = i64::from_be_bytes(raw.try_into()?);
-        Ok(Self(Timestamp::from_millis(micros.div_euclid(1_000).saturating_add(EPOCH_MS))))
-    }
-
-    fn accepts(of: &Type) -> bool {
-        *of == Type::TIMESTAMPTZ
-    }
-}
-
-/// The text of a `json` value.
-struct Json(Bytes);
-
-impl<'a> FromSql<'a> for Json {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(Bytes::copy_from_slice(raw)))
-    }
-
-    fn accepts(of: &Type) -> bool {
-        *of == Type::JSON
-    }
 }

@@ -20,6 +20,11 @@ impl Snapshot {
         Self { xmin: 1, xmax: 1, running: Vec::new() }
     }
 
+    /// Whether it shows what a transaction did, if that is committed.
+    pub(super) fn shows(&self, transaction: u64) -> bool {
+        transaction < self.xmax && !self.running.contains(&transaction)
+    }
+
     /// The transactions that it does not show although they had begun, as the database takes them.
     pub(super) fn running_texts(&self) -> Vec<String> {
         self.running.iter().map(u64::to_string).collect()
@@ -63,6 +68,12 @@ impl From<Snapshot> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_snapshot_shows_what_had_begun_and_does_not_run() {
+        let snapshot: Snapshot = "10:20:10,14".parse().unwrap();
+        assert_eq!([9, 10, 11, 14, 19, 20].map(|id| snapshot.shows(id)), [true, false, true, false, true, false]);
+    }
 
     #[test]
     fn a_snapshot_is_read_and_written_as_the_database_does() {

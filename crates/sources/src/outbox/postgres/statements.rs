@@ -18,6 +18,8 @@ pub(super) const MARK: &str = "SELECT tidings.mark($1, $2, $3::text::pg_snapshot
 
 pub(super) const TURN: &str = "SELECT tidings.turn($1::text::pg_snapshot, make_interval(secs => $2), $3)";
 
+pub(super) const HORIZON: &str = "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()";
+
 /// All that the snapshot of now shows and the one before did not, if that is not too much; the first row is the head:
 /// the snapshot, the largest number, how many there are. Parameters: `xmax` and the running ones of the snapshot before,
 /// most rows, most bytes.

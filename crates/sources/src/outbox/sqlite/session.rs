@@ -175,6 +175,7 @@ fn row(found: &rusqlite::Row<'_>) -> Result<Row, rusqlite::Error> {
         channels: json(7)?.as_deref().map(channels).unwrap_or_default(),
         metadata: json(8)?,
         data: json(9)?,
+        whole: false,
     })
 }
 
