@@ -266,18 +266,12 @@ impl Runner {
             return;
         }
         let Some(events) = self.shard.store.tail().after(tenant, seen, CHUNK) else {
-            let first = self.shard.store.extent(tenant).first;
-            if seen.next() < first {
-                let subscription = &*self.subscription.id;
-                tracing::warn!(subscription, cursor = seen.0, first = first.0, "retention removed undelivered events");
-                self.lane.lose(Offset(first.0 - 1));
-            }
-            let (after, limit) = (self.lane.seen(), self.lane.wants().min(PAGE_EVENTS_MAX));
+            let limit = self.lane.wants().min(PAGE_EVENTS_MAX);
             let (shard, subscription, repute) =
                 (Arc::clone(&self.shard), Arc::clone(&self.subscription), self.repute());
             self.signals.page =
                 Some(Box::pin(
-                    async move { shard.shelf.page(tenant, (repute, &subscription.filter), after, limit).await },
+                    async move { shard.shelf.page(tenant, (repute, &subscription.filter), seen, limit).await },
                 ));
             return;
         };
@@ -309,6 +303,17 @@ impl Runner {
     fn take_page(&mut self, page: Result<Page, Unavailable>) {
         match page {
             Ok(page) => {
+                let (seen, first) = (self.lane.seen(), page.first);
+                if seen.next() < first {
+                    let subscription = &*self.subscription.id;
+                    tracing::warn!(
+                        subscription,
+                        cursor = seen.0,
+                        first = first.0,
+                        "retention removed undelivered events"
+                    );
+                    self.lane.lose(Offset(first.0 - 1));
+                }
                 self.offer(page.events.into_iter(), true);
                 self.lane.pass(page.reached);
             }

@@ -44,10 +44,11 @@ struct Block {
     read: Arc<OnceCell<Read>>,
 }
 
-/// All events of a block, and how far they go.
+/// All events of a block, how far they go, and where the log began then.
 struct Read {
     events: Vec<Arc<Event>>,
     reached: Offset,
+    first: Offset,
     bytes: usize,
 }
 
@@ -84,7 +85,7 @@ impl Shelf {
         let query = Query { filter: Filter::everything(), ..Query::after(tenant, before, 1 << BLOCK_BITS) };
         let page = self.store.read(query).await?;
         let bytes = page.events.iter().map(|event| event.envelope().len()).sum();
-        Ok(Read { events: page.events, reached: page.reached, bytes })
+        Ok(Read { events: page.events, reached: page.reached, first: page.first, bytes })
     }
 
     /// A block that is read, or is to be read by the first who needs it.
@@ -119,7 +120,7 @@ impl Read {
         let events = matching.by_ref().take(limit).cloned().collect();
         // Never past one that was left out.
         let reached = matching.next().map_or(self.reached, |next| Offset(next.offset.0 - 1));
-        Page { events, reached, more: true, ..Page::default() }
+        Page { events, reached, more: true, first: self.first }
     }
 }
 

@@ -96,11 +96,11 @@ impl Store for Flaky {
     }
 
     fn read(&self, query: Query) -> Pending<Result<Page, Unavailable>> {
-        let (mut held, read) = (self.held.subscribe(), self.store.read(query));
+        let (mut held, store) = (self.held.subscribe(), Arc::clone(&self.store));
         self.unless_broken(Box::pin(async move {
             let free = held.wait_for(|held| !held).await.is_ok();
             assert!(free, "whoever holds reads lets them go");
-            read.await
+            store.read(query).await
         }))
     }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+use tidings_core::filter::{Filter, TypePattern};
 use tidings_core::offset::Offset;
 use tidings_core::rate::Rate;
 use tidings_engine::dispatcher::{Job, Only, Order, Outcome};
-use tidings_log::Store;
+use tidings_log::{Query, Store, Write};
 
 use crate::flaky::Flaky;
 use crate::receiver::{Post, Receiver};
@@ -68,6 +70,40 @@ async fn with_five(rig: &Rig, receiver: &Receiver) {
 
 fn ids(posts: &[Post]) -> Vec<&str> {
     posts.iter().map(Post::id).collect()
+}
+
+#[tokio::test]
+async fn what_retention_takes_from_a_lane_that_reads_is_told() {
+    let rig = Rig::new().await;
+    for part in 0..3 {
+        rig.append((0..500).map(|n| event(&format!("e{}", part * 500 + n), &format!("a{n}")))).await;
+    }
+    // Nothing is in memory then.
+    let mut rig = rig.reopen().await;
+    let flaky = Flaky::over(&rig.store);
+    rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
+    flaky.held.send_replace(true);
+    let receiver = Receiver::start().await;
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    rig.status("w", |status| status.lag > 0).await;
+    while flaky.held.receiver_count() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Once it is sealed and indexed.
+    while rig.store.extent(rig.tenant).first < Offset(400) {
+        rig.store.commit(now(), vec![Write::Trim(rig.tenant, Offset(1_400))]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let first = rig.store.extent(rig.tenant).first;
+    flaky.held.send_replace(false);
+    rig.settled("w").await;
+    let gaps = Filter { types: vec![TypePattern::parse("tidings.webhook.gap").unwrap()], ..Filter::default() };
+    let query = Query { filter: gaps, ..Query::after(rig.tenant, Offset(0), 10) };
+    let told = rig.store.read(query).await.unwrap().events;
+    let told: Vec<Value> = told.iter().map(|event| serde_json::from_slice(event.bytes().unwrap()).unwrap()).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["firstOffset"], &told[0]["lastOffset"]), (&json!(1), &json!(first.0 - 1)));
+    assert_eq!(receiver.posts().len() as u64, 1_500 - (first.0 - 1));
 }
 
 #[tokio::test]
