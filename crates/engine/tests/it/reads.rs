@@ -35,10 +35,8 @@ async fn flaky() -> (Rig, Arc<Flaky>) {
     (rig, flaky)
 }
 
-/// Reads fail from now on; returns once one was tried again, and that was not at once.
-async fn tried_again(flaky: &Flaky) {
-    flaky.failed(1).await;
-    let begun = instant();
+/// Returns once a read that failed after `begun` was tried again, and that was not at once.
+async fn tried_again(flaky: &Flaky, begun: Instant) {
     flaky.failed(2).await;
     assert!(begun.elapsed() > SOON, "again after {:?}", begun.elapsed());
 }
@@ -111,10 +109,11 @@ async fn a_replay_that_cannot_read_the_log_tries_again_after_a_while_and_leaves_
     let (rig, flaky) = flaky().await;
     let receiver = Receiver::start().await;
     with_five(&rig, &receiver).await;
+    let begun = instant();
     flaky.broken.store(true, Relaxed);
     let order = Order::Replay(all_five("1000/s"));
     assert_eq!(rig.dispatcher.order("w", order, Vec::new()).await.unwrap().unwrap(), Outcome::Done(1));
-    tried_again(&flaky).await;
+    tried_again(&flaky, begun).await;
     flaky.broken.store(false, Relaxed);
     assert_eq!(ids(&receiver.wait(10).await[5..]), ["e1", "e2", "e3", "e4", "e5"]);
 }
@@ -127,11 +126,12 @@ async fn what_waited_for_an_event_and_cannot_be_read_is_read_again_after_a_while
         (if first { 503 } else { 200 }, Duration::ZERO)
     };
     let receiver = Receiver::answering(fails_first).await;
+    let begun = instant();
     flaky.broken.store(true, Relaxed);
     rig.dispatcher.start(rig.webhook("w", &receiver));
     // The later ones wait on the log.
     rig.append((1..=4).map(|n| event(&format!("e{n}"), "a"))).await;
-    tried_again(&flaky).await;
+    tried_again(&flaky, begun).await;
     assert_eq!(ids(&receiver.posts()), ["e1", "e1"]);
     flaky.broken.store(false, Relaxed);
     assert_eq!(ids(&receiver.wait(5).await[2..]), ["e2", "e3", "e4"]);
@@ -149,9 +149,10 @@ async fn a_replay_under_way_is_not_forgotten_when_a_lane_begins_while_it_cannot_
     rig.dispatcher.shutdown(Duration::from_secs(5)).await;
     let flaky = Flaky::over(&rig.store);
     rig.dispatch_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
+    let begun = instant();
     flaky.broken.store(true, Relaxed);
     rig.dispatcher.start(rig.webhook("w", &receiver));
-    tried_again(&flaky).await;
+    tried_again(&flaky, begun).await;
     flaky.broken.store(false, Relaxed);
     let posts = receiver.wait(10).await;
     assert_eq!(ids(&posts[posts.len() - 2..]), ["e4", "e5"]);

@@ -1,9 +1,9 @@
-//! WebSockets in a shard: who is silent, and who does not read.
+//! WebSockets in a shard: who is silent, who does not read, and whom retention overtakes.
 
 use std::io::{ErrorKind, Write as _};
 use std::sync::mpsc::{Receiver, channel};
 
-use tidings_engine::streams::voice::Subscription;
+use tidings_engine::streams::voice::{Subscription, Voice};
 
 use super::*;
 
@@ -18,7 +18,7 @@ const MESSAGE: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, b'x'];
 fn talk(rig: &Rig) -> (UnixStream, Receiver<()>) {
     let (heard, messages) = channel();
     let subscription = || Subscription { id: "a".into(), filter: Filter::default(), cursor: Offset(0), replays: false };
-    let hear = move |_, voice: &tidings_engine::streams::voice::Voice| {
+    let hear = move |_, voice: &Voice| {
         voice.subscribe(subscription());
         voice.done();
         heard.send(()).unwrap();
@@ -100,4 +100,29 @@ async fn a_websocket_that_takes_nothing_for_thirty_seconds_is_closed_and_no_othe
     assert!(rest.len() < 1_000_000, "{} bytes", rest.len());
     rig.append(1, 1).await;
     reader.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_subscription_is_told_what_retention_takes_before_it_is_read() {
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
+    let flaky = Flaky::over(&memory);
+    let rig = Rig::over(flaky.clone(), monotonic).await;
+    for _ in 0..10 {
+        rig.append(10, 200_000).await;
+    }
+    flaky.held.send_replace(true);
+    let (mut socket, heard) = talk(&rig);
+    socket.write_all(&MESSAGE).unwrap();
+    heard.recv_timeout(Duration::from_secs(10)).unwrap();
+    while flaky.held.receiver_count() == 0 {
+        std::thread::yield_now();
+    }
+    memory.commit(now(), vec![Write::Trim(rig.tenant, Offset(50))]).await.unwrap();
+    flaky.held.send_replace(false);
+    let mut text = vec![0; 300];
+    socket.read_exact(&mut text).unwrap();
+    let gap = br#"{"type":"status","subscription":"a","replay":"gap","from":51}"#;
+    assert_eq!(&text[2..2 + gap.len()], gap);
+    let next = String::from_utf8_lossy(&text[2 + gap.len()..]).into_owned();
+    assert!(next.contains(r#"{"type":"event","subscription":"a","offset":51,"#), "{next}");
 }
