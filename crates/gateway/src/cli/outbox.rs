@@ -169,7 +169,10 @@ fn uninstall(arguments: &UninstallArguments) -> Result<u8> {
     let config = config(url)?;
     block_on(async {
         install::uninstall(&config, arguments.lose_rows).await?;
-        replication::slot::remove(&config).await?;
+        let gone = replication::slot::remove(&config).await;
+        gone.context(
+            "the outbox is gone, its slot and publication may be there: drop them with SQL, as --print shows",
+        )?;
         Ok(())
     })?;
     println!("The outbox is gone.");

@@ -12,3 +12,4 @@ mod sqlite;
 mod tls;
 mod wake;
 mod watch;
+mod wire;

@@ -86,7 +86,7 @@ impl Reader {
         if position.at.is_none() {
             // What is given here is kept, so a table that has nothing to give is not read again after a kill.
             let batch = self.poll_table(position.clone()).await?;
-            if batch.rows.is_empty() && !batch.more {
+            if batch.rows.is_empty() {
                 position = Position::parse(&batch.position)?;
             }
         }
@@ -130,6 +130,8 @@ impl Reader {
             let mut position = Position::parse(&batch.position)?;
             position.at = Some(At { slot: self.slot.clone(), place: Place::default() });
             batch.position = position.text();
+            // The slot may have told of messages before.
+            batch.more = true;
         }
         Ok(batch)
     }
