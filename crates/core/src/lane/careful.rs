@@ -1,15 +1,20 @@
 //! Attempts that are counted before they are made, so that an event at which the process ends uses them up.
 //!
 //! What was under way when the process ended has lost that attempt. It goes at once the first time: most such events are
-//! innocent, the process was killed. From the second time on in a row it waits for the next step of the schedule, whose
-//! jitter parts it from its neighbours; and when its attempts are used up it is dead.
+//! innocent, the process was killed. If that was its second attempt, and the first was lost too, it goes within a second, by
+//! chance, which parts it from its neighbours. After any other that follows a lost one it waits for the next step of the
+//! schedule; and when its attempts are used up it is dead.
 
 use std::mem;
+use std::time::Duration;
 
 use super::item::{Kept, LOST, Stage};
 use super::{Lane, Send};
 use crate::offset::Offset;
 use crate::time::Timestamp;
+
+/// Within this goes what lost its first two attempts.
+const PARTED: Duration = Duration::from_secs(1);
 
 impl Lane {
     /// Says whether every attempt is to be counted, in a row that is committed, before it is made. Those of events that
@@ -63,8 +68,12 @@ impl Lane {
             return;
         }
         let Some((made, lost)) = self.items.get(&offset).map(|item| (item.made(), item.lost)) else { return };
-        let due = self.settings.schedule.due(made, now, jitter, None);
-        self.failed(offset, LOST.into(), due.map(|due| if lost == 1 { now } else { due }));
+        let due = self.settings.schedule.due(made, now, jitter, None).map(|due| match (lost, made) {
+            (1, _) => now,
+            (_, 2) => due.min(now.plus(PARTED.mul_f64(jitter))),
+            _ => due,
+        });
+        self.failed(offset, LOST.into(), due);
         let Some(item) = self.items.get_mut(&offset) else { return };
         item.lost = lost;
         let key = item.key;

@@ -331,7 +331,7 @@ fn an_event_at_which_the_process_ends_uses_its_attempts_up_and_its_neighbours_do
             }
         }
     }
-    assert_eq!(sent, [(0, 1), (0, 2), (5, 3), (35, 4), (155, 5), (1595, 6)]);
+    assert_eq!(sent, [(0, 1), (0, 2), (0, 3), (30, 4), (150, 5), (1590, 6)]);
     assert_eq!((disk.dead.iter().collect::<Vec<_>>(), disk.cursor), (vec![&Offset(2)], Offset(3)));
     assert!(disk.rows.is_empty() && disk.standing.circuit.failures() == 0, "{:?}", disk.rows);
 }
