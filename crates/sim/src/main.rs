@@ -54,7 +54,7 @@ fn main() -> Result<()> {
 fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
     let next = AtomicU64::new(args.from);
     let failed = AtomicU64::new(u64::MAX);
-    let (attempts, lives) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (attempts, lives, broken) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, Into::into) {
             scope.spawn(|| {
@@ -68,6 +68,7 @@ fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
                     lives.fetch_add(run.lives.len() as u64, Ordering::Relaxed);
                     if let (true, Some(first)) = (args.all, run.violations.first()) {
                         println!("{seed}: {first}");
+                        broken.fetch_add(1, Ordering::Relaxed);
                     } else if !run.violations.is_empty() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
@@ -80,6 +81,10 @@ fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
         return report(failed, plant, &run(&generate::world(failed), plant, false));
     }
     let (attempts, lives) = (attempts.into_inner(), lives.into_inner());
+    let broken = broken.into_inner();
+    if broken > 0 {
+        bail!("{broken} of {} seeds broken; for each: cargo xtask sim --seed N --verbose", args.seeds);
+    }
     println!("sim: {} seeds, {lives} processes, {attempts} attempts, nothing broken", args.seeds);
     if plant.is_some() {
         bail!("the fault was not found");

@@ -93,6 +93,13 @@ impl Rig {
         self.store.commit(now(), vec![Write::Append(append)]).await.unwrap();
     }
 
+    /// Appends 100 events, more than are kept in memory.
+    async fn overflow(&self) {
+        for _ in 0..10 {
+            self.append(10, 200_000).await;
+        }
+    }
+
     fn open(&self, after: u64) -> UnixStream {
         self.open_with(after, Filter::default(), |_| Pass::Good(None))
     }
@@ -146,9 +153,7 @@ async fn who_is_behind_the_ring_gets_all_from_the_log_also_when_a_read_is_answer
     let rig = Rig::new().await;
     // Several pages, then more than the 16 MiB that are kept in memory, of which a few fill a page.
     rig.append(3_200, 10).await;
-    for _ in 0..10 {
-        rig.append(10, 200_000).await;
-    }
+    rig.overflow().await;
     for after in [0, 3, 999, 1_000, 1_001, 3_198, 3_299, 3_300] {
         assert_eq!(replayed(&mut rig.open(after)), (after + 1..=3_300).collect::<Vec<_>>());
     }
@@ -160,9 +165,7 @@ async fn nobody_gets_what_was_read_for_one_who_has_left() {
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
     let flaky = Flaky::over(&memory);
     let rig = Rig::over(flaky.clone(), monotonic).await;
-    for _ in 0..10 {
-        rig.append(10, 200_000).await;
-    }
+    rig.overflow().await;
     flaky.held.send_replace(true);
     let (here, gone) = std::sync::mpsc::channel::<()>();
     let some = Filter { types: vec![TypePattern::parse("other.*").unwrap()], ..Filter::default() };
@@ -278,10 +281,7 @@ async fn who_catches_up_while_retention_goes_on_is_told_each_time_what_it_misses
         let flaky = Flaky::over(&memory);
         // Time stands still, or who pauses in the middle of a frame may find that it is gone.
         let rig = Rig::over(flaky.clone(), racing::<3>).await;
-        // More than is kept in memory.
-        for _ in 0..10 {
-            rig.append(10, 200_000).await;
-        }
+        rig.overflow().await;
         let trim = async |through| memory.commit(now(), vec![Write::Trim(rig.tenant, Offset(through))]).await.unwrap();
         flaky.held.send_replace(true);
         let mut stream = rig.open_with(0, filter, |_| Pass::Good(None));

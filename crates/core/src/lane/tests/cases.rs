@@ -337,6 +337,34 @@ fn an_event_at_which_the_process_ends_uses_its_attempts_up_and_its_neighbours_do
 }
 
 #[test]
+fn what_lost_its_first_two_attempts_goes_within_a_second_and_what_lost_three_by_the_schedule() {
+    let (mut disk, mut now) = (Disk::default(), minutes(0));
+    let mut waits = Vec::new();
+    for attempt in 1..=4 {
+        let (mut lane, lost) = crashed(&disk, &settings(), now);
+        assert_eq!(lost, (1..attempt).last().map(|made| (1, made)).into_iter().collect::<Vec<_>>());
+        lane.offer(Offset(1), None);
+        let began = now;
+        let send = loop {
+            if let Some(send) = lane.next(now) {
+                break send;
+            }
+            match lane.take_changes() {
+                Some(changes) => {
+                    disk.take(&changes);
+                    lane.committed();
+                }
+                None => now = lane.wake_at(now).unwrap().max(now),
+            }
+        };
+        assert_eq!(send.attempt, attempt);
+        waits.push(now.since(began));
+    }
+    assert_eq!(waits[..3], [Duration::ZERO, Duration::ZERO, Duration::from_secs(1)]);
+    assert!(waits[3] >= Duration::from_mins(30), "{waits:?}");
+}
+
+#[test]
 fn what_was_counted_and_not_sent_is_taken_back_when_nothing_more_is_sent() {
     let mut lane = lane(settings(), 1);
     lane.be_careful(true);

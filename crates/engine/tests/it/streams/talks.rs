@@ -107,9 +107,7 @@ async fn a_subscription_is_told_what_retention_takes_before_it_is_read() {
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::default()));
     let flaky = Flaky::over(&memory);
     let rig = Rig::over(flaky.clone(), monotonic).await;
-    for _ in 0..10 {
-        rig.append(10, 200_000).await;
-    }
+    rig.overflow().await;
     flaky.held.send_replace(true);
     let (mut socket, heard) = talk(&rig);
     socket.write_all(&MESSAGE).unwrap();
