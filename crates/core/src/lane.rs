@@ -386,7 +386,9 @@ impl Lane {
 
     /// Whether nothing is left to do or to commit through `seen`: it has nothing of its own.
     pub fn is_current(&self) -> bool {
-        self.items.is_empty() && self.under_way.is_none() && self.notices.is_empty() && !self.stood
+        // What is settled beyond `seen` is not to be forgotten.
+        let plain = self.items.is_empty() && self.acks.is_empty();
+        plain && self.under_way.is_none() && self.notices.is_empty() && !self.stood
     }
 }
 

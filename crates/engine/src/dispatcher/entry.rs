@@ -35,7 +35,8 @@ pub(super) struct Entry {
     pub(super) replays: bool,
     /// It was there when the process started, and has had no lane since.
     pub(super) loaded: bool,
-    /// Nothing through here is put to it. While it has no lane and is active, it is settled through its tenant's place.
+    /// Nothing through here is put to it. While it has no lane and is active, it is settled through here, and through its
+    /// tenant's place: at a start that may be behind, as the sweeper goes back for others.
     pub(super) since: Offset,
     /// Whether the log keeps a progress of its own for it, and the cursor in that.
     pub(super) own: bool,

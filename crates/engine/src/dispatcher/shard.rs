@@ -253,7 +253,8 @@ impl Shard {
         }
         let Some(entry) = state.entries.get(&number) else { return false };
         if entry.lane.is_none() {
-            let at = (!entry.own).then(|| state.parts.get(&entry.subscription.tenant).map(|part| part.place)).flatten();
+            let place = state.parts.get(&entry.subscription.tenant).map(|part| part.place.max(entry.since));
+            let at = place.filter(|_| !entry.own);
             self.spawn(&mut state, number, at, VecDeque::new());
         }
         if let Some(lane) = state.entries.get(&number).and_then(|entry| entry.lane.as_ref()) {

@@ -18,6 +18,8 @@ use tokio::sync::watch;
 pub(crate) struct Flaky {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) full: AtomicBool,
+    /// Commits of progress fail while this says so.
+    pub(crate) unsettled: AtomicBool,
     /// Reads wait while this says so.
     pub(crate) held: watch::Sender<bool>,
     /// Reads fail while this says so,
@@ -35,6 +37,7 @@ impl Flaky {
         Arc::new(Self {
             store: Arc::clone(store),
             full: AtomicBool::new(false),
+            unsettled: AtomicBool::new(false),
             held: watch::Sender::new(false),
             broken: AtomicBool::new(false),
             failures: AtomicUsize::new(0),
@@ -69,7 +72,7 @@ impl Store for Flaky {
         self.settles.fetch_add(settles, Relaxed);
         let panics = settles > 0 && self.panics.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
         assert!(!panics, "planted");
-        if self.full.load(Relaxed) {
+        if self.full.load(Relaxed) || settles > 0 && self.unsettled.load(Relaxed) {
             return Box::pin(async { Err(Unavailable::Full.into()) });
         }
         self.store.commit(now, writes)

@@ -16,3 +16,5 @@ mod receiver;
 mod rig;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod sweeps;

@@ -42,9 +42,7 @@ pub(crate) fn secret() -> SigningSecret {
 
 /// Two shards on the runtime of the test.
 async fn dispatcher(store: Arc<dyn Store>) -> Dispatcher {
-    let dispatcher = Dispatcher::open(store, ENV, vec![Handle::current(); 2], ATTEMPTS_MAX).await.unwrap();
-    dispatcher.begin();
-    dispatcher
+    Dispatcher::open(store, ENV, vec![Handle::current(); 2], ATTEMPTS_MAX).await.unwrap()
 }
 
 pub(crate) struct Rig {
@@ -75,6 +73,7 @@ impl Rig {
         let written = store.commit(now(), vec![Write::Tenant(name)]).await.unwrap();
         let [Written::Tenant(tenant)] = written[..] else { panic!("{written:?}") };
         let dispatcher = dispatcher(Arc::clone(&store)).await;
+        dispatcher.begin();
         Self { store, dispatcher, tenant, folder }
     }
 
@@ -85,6 +84,12 @@ impl Rig {
 
     /// Another dispatcher, for another view of the log.
     pub(crate) async fn dispatch_over(&mut self, store: Arc<dyn Store>) {
+        self.load_over(store).await;
+        self.dispatcher.begin();
+    }
+
+    /// The same, that does not begin yet: what is started until then was there before.
+    pub(crate) async fn load_over(&mut self, store: Arc<dyn Store>) {
         self.dispatcher = dispatcher(store).await;
     }
 

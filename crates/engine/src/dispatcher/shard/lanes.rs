@@ -27,18 +27,17 @@ impl Shard {
     /// Has the sweeper put events to a lane again, if it has seen all that were put to others.
     pub(in crate::dispatcher) fn attach(&self, number: u32, seen: Offset) -> bool {
         let mut state = self.state.lock();
-        let Some(entry) = state.entries.get(&number) else { return false };
-        if state.parts.get(&entry.subscription.tenant).is_none_or(|part| seen < part.place) {
+        let State { entries, parts, .. } = &mut *state;
+        let Some(entry) = entries.get_mut(&number) else { return false };
+        if parts.get(&entry.subscription.tenant).is_none_or(|part| seen < part.place) {
             return false;
         }
+        let Some(lane) = &mut entry.lane else { return false };
+        lane.attached = true;
+        // At a start the sweeper may have gone back for others, and the lane be behind its slot: it goes on where it is.
+        entry.since = seen;
         state.interest(number, true);
-        match state.entries.get_mut(&number).and_then(|entry| entry.lane.as_mut()) {
-            Some(lane) => {
-                lane.attached = true;
-                true
-            }
-            None => false,
-        }
+        true
     }
 
     /// Has a lane read for itself: its cursor was moved.
@@ -63,7 +62,7 @@ impl Shard {
         }
         entry.end(end);
         if let Some(part) = parts.get(&entry.subscription.tenant).filter(|_| !dormant) {
-            entry.since = part.place;
+            entry.since = entry.since.max(part.place);
         }
         if dormant {
             state.interest(number, false);
