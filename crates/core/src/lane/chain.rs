@@ -165,6 +165,8 @@ impl Lane {
             if let Some((after, through)) = chain.and_then(|chain| chain.dropped) {
                 return Some(Follow { of, after, through });
             }
+            // All that follows lies above the cursor that was committed: it is offered.
+            self.let_pass(of);
         }
         None
     }
@@ -183,12 +185,16 @@ impl Lane {
                 self.insert(offset, Item::queued(Some(key)));
             }
         }
-        if !self.unchain(follow.of) {
-            return;
-        }
-        if let Some(item) = self.items.get_mut(&follow.of) {
+        self.let_pass(follow.of);
+    }
+
+    /// Takes one that is settled out of the way of what followed it, unless more is to be read.
+    pub(super) fn let_pass(&mut self, offset: Offset) {
+        if self.unchain(offset)
+            && let Some(item) = self.items.get_mut(&offset)
+        {
             item.stage = Stage::Delivered;
-            self.changed.insert(follow.of);
+            self.changed.insert(offset);
         }
     }
 }

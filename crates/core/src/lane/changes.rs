@@ -138,12 +138,7 @@ impl Lane {
         if !row {
             return;
         }
-        if self.unchain(offset)
-            && let Some(item) = self.items.get_mut(&offset)
-        {
-            item.stage = Stage::Delivered;
-            self.changed.insert(offset);
-        }
+        self.let_pass(offset);
     }
 
     fn remove(&mut self, offset: Offset) {

@@ -167,6 +167,17 @@ fn a_parked_aggregate_waits_without_attempts_and_costs_one_row() {
 }
 
 #[test]
+fn what_follows_a_settled_event_above_the_cursor_is_not_waited_for() {
+    let row = Row { offset: Offset(20), state: RowState::Settled, followers: Some(Offset(24)), ..Row::default() };
+    let mut lane =
+        Lane::new(settings(), Standing::default(), Offset(22), Acks::default(), [(row, Some(7))], minutes(0));
+    assert!(lane.offer(Offset(25), Some(7)));
+    follow(&mut lane);
+    assert_eq!(all(&mut lane, &Outcome::Delivered(Answer::default()), minutes(0)), [(25, 1)]);
+    assert_eq!((lane.cursor(), lane.rows(), lane.is_current()), (Offset(25), 0, true));
+}
+
+#[test]
 fn a_parked_event_that_is_revived_starts_anew_and_comes_first() {
     let mut lane = parked(3);
     assert!(lane.revive(Offset(1), Some(7), None));
