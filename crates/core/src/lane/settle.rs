@@ -198,7 +198,8 @@ impl Lane {
         self.advance();
         // Also a jump back leaves out what waits before it.
         let waits = self.items.iter().find(|(_, item)| !item.is_done()).map(|(offset, _)| *offset);
-        let first = waits.map_or(self.cursor.next(), |row| row.min(self.cursor.next()));
+        let let_go = self.chains.values().filter_map(|chain| Some(chain.dropped?.0.next())).min();
+        let first = [waits, let_go].into_iter().flatten().fold(self.cursor.next(), Offset::min);
         if first <= to {
             self.standing.skip(first, to);
         }

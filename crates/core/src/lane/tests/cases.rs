@@ -167,6 +167,22 @@ fn a_parked_aggregate_waits_without_attempts_and_costs_one_row() {
 }
 
 #[test]
+fn a_jump_tells_that_it_leaves_out_what_memory_let_go_of() {
+    let settings = Settings { schedule: Schedule::new(vec![Duration::from_secs(60)]).unwrap(), ..settings() };
+    let mut lane = Lane::new(settings, Standing::default(), Offset(0), Acks::default(), [], minutes(0));
+    (1..=9).for_each(|offset| assert!(lane.offer(Offset(offset), Some(7))));
+    assert_eq!(all(&mut lane, &failed(), minutes(0)), [(1, 1)]);
+    let send = lane.next(minutes(1)).unwrap();
+    lane.pause(minutes(1));
+    // It is dead, and nothing of that is committed when the cursor jumps.
+    settle(&mut lane, &send, failed(), minutes(1));
+    assert!(lane.jump(Offset(20)));
+    let skipped: Vec<_> = (1..=21).filter(|offset| lane.standing().has_skipped(Offset(*offset))).collect();
+    assert_eq!(skipped, (2..=20).collect::<Vec<_>>());
+    assert_eq!(commit(&mut lane).dead.len(), 1);
+}
+
+#[test]
 fn what_follows_a_settled_event_above_the_cursor_is_not_waited_for() {
     let row = Row { offset: Offset(20), state: RowState::Settled, followers: Some(Offset(24)), ..Row::default() };
     let mut lane =
