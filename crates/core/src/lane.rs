@@ -34,6 +34,7 @@ use foldhash::HashMap;
 pub use acks::{ACKS_SPAN, Acks};
 use chain::Chain;
 use changes::Wrote;
+pub use item::LOST;
 use item::{Item, Stage};
 pub use pull::Late;
 pub use settle::{About, Attempted};

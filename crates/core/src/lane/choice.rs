@@ -15,7 +15,9 @@ impl Lane {
             return Some(counted);
         }
         let probes = self.standing.circuit.probe().is_some();
-        if self.in_flight + self.counting.len() >= if probes { 1 } else { self.concurrency() } {
+        // One that was sent again since may have come in front of one that is counted: that one waits, and takes no room.
+        let counting = self.counting.iter().filter(|offset| self.is_first(**offset)).count();
+        if self.in_flight + counting >= if probes { 1 } else { self.concurrency() } {
             return None;
         }
         if probes { self.probe() } else { self.oldest() }

@@ -55,7 +55,7 @@ pub(super) struct Item {
 }
 
 /// Why an attempt failed that was under way when the process ended.
-pub(super) const LOST: &str = "the process ended while it was sent";
+pub const LOST: &str = "the process ended while it was sent";
 
 impl Item {
     pub(super) fn queued(key: Option<u64>) -> Self {

@@ -183,6 +183,23 @@ fn a_jump_tells_that_it_leaves_out_what_memory_let_go_of() {
 }
 
 #[test]
+fn one_that_is_sent_again_goes_before_one_of_its_aggregate_that_is_counted() {
+    let settings = Settings { max_concurrency: 1, ..settings() };
+    let mut lane = Lane::new(settings, Standing::default(), Offset(5), Acks::default(), [], minutes(0));
+    lane.be_careful(true);
+    assert!(lane.offer(Offset(6), Some(7)));
+    assert_eq!(lane.next(minutes(0)), None, "it is counted first");
+    assert!(lane.revive(Offset(3), Some(7), None));
+    let delivered = Outcome::Delivered(Answer::default());
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        commit(&mut lane);
+        sent.extend(all(&mut lane, &delivered, minutes(0)));
+    }
+    assert_eq!(sent, [(3, 1), (6, 1)]);
+}
+
+#[test]
 fn what_follows_a_settled_event_above_the_cursor_is_not_waited_for() {
     let row = Row { offset: Offset(20), state: RowState::Settled, followers: Some(Offset(24)), ..Row::default() };
     let mut lane =
