@@ -167,7 +167,9 @@ impl Lane {
             // What lies above the cursor is offered again.
             && let Some(after) = followers.filter(|after| *after < self.cursor)
         {
-            chain.dropped = Some((after, self.cursor));
+            // A row in whose front another one came since says what was dropped then.
+            let first = chain.dropped.map_or(after, |(first, _)| first.min(after));
+            chain.dropped = Some((first, self.cursor));
         }
         if settled {
             self.follows.insert(offset);

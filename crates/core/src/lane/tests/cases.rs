@@ -168,7 +168,7 @@ fn a_parked_aggregate_waits_without_attempts_and_costs_one_row() {
 
 #[test]
 fn a_jump_tells_that_it_leaves_out_what_memory_let_go_of() {
-    let settings = Settings { schedule: Schedule::new(vec![Duration::from_secs(60)]).unwrap(), ..settings() };
+    let settings = Settings { schedule: Schedule::new(vec![Duration::from_mins(1)]).unwrap(), ..settings() };
     let mut lane = Lane::new(settings, Standing::default(), Offset(0), Acks::default(), [], minutes(0));
     (1..=9).for_each(|offset| assert!(lane.offer(Offset(offset), Some(7))));
     assert_eq!(all(&mut lane, &failed(), minutes(0)), [(1, 1)]);
@@ -197,6 +197,18 @@ fn one_that_is_sent_again_goes_before_one_of_its_aggregate_that_is_counted() {
         sent.extend(all(&mut lane, &delivered, minutes(0)));
     }
     assert_eq!(sent, [(3, 1), (6, 1)]);
+}
+
+#[test]
+fn of_two_rows_that_tell_of_followers_the_one_that_tells_of_more_counts() {
+    let row = |offset, followers| Row { offset, followers: Some(followers), ..Row::default() };
+    // One that was sent again came in front of 13, which told of its followers before.
+    let rows = [row(Offset(8), Offset(14)), row(Offset(13), Offset(30))].map(|row| (row, Some(7)));
+    let mut lane = Lane::new(settings(), Standing::default(), Offset(33), Acks::default(), rows, minutes(0));
+    let delivered = Outcome::Delivered(Answer::default());
+    assert_eq!(all(&mut lane, &delivered, minutes(0)), [(8, 1), (13, 1)]);
+    let Follow { of, after, through } = lane.follow().unwrap();
+    assert_eq!((of, after, through), (Offset(13), Offset(14), Offset(33)));
 }
 
 #[test]
