@@ -32,6 +32,7 @@ pub fn world(seed: u64) -> World {
     orders(&mut chance, &mut world, length_ms);
     ends(&mut chance, &mut world, length_ms);
     world.disk = disk(&mut chance, length_ms);
+    killers(seed, &mut world);
     world.acts.sort_by_key(|(at, _)| *at);
     world
 }
@@ -155,6 +156,16 @@ fn ends(chance: &mut Chance, world: &mut World, length_ms: u64) {
             Act::Crash(down)
         };
         world.acts.push((at(chance.below(length_ms)), act));
+    }
+}
+
+/// Events at which the process ends.
+fn killers(seed: u64, world: &mut World) {
+    let mut chance = Chance::about(seed, &["killers"]);
+    for hook in &mut world.hooks {
+        if chance.once_in(8) {
+            hook.poison.kills = chance.within(10..=60);
+        }
     }
 }
 

@@ -59,11 +59,16 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// Opens the dispatcher; who cannot read tries again.
-    pub(crate) async fn open(store: Arc<dyn Store>) -> Self {
+    /// Opens the dispatcher; who cannot read tries again. For so long attempts are counted before they are made.
+    pub(crate) async fn open(store: Arc<dyn Store>, careful: Option<Duration>) -> Self {
         loop {
             match Dispatcher::open(Arc::clone(&store), clock::ENV, vec![Handle::current()], ATTEMPTS_MAX).await {
-                Ok(dispatcher) => return Self { dispatcher, store },
+                Ok(dispatcher) => {
+                    if let Some(span) = careful {
+                        dispatcher.be_careful(clock::now().plus(span));
+                    }
+                    return Self { dispatcher, store };
+                }
                 Err(_) => tokio::time::sleep(OPEN_AGAIN).await,
             }
         }

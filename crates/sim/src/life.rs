@@ -13,6 +13,7 @@ use tidings_log::memory::MemoryStore;
 use tidings_log::store::{Append, DeadQuery, Kind, Owner, Prepared, Written};
 use tidings_log::{Query, Store, Tenant, Write};
 use tokio::runtime::Builder;
+use tokio::sync::Notify;
 
 use crate::chance::Chance;
 use crate::clock;
@@ -21,7 +22,7 @@ use crate::lanes::{Became, Lanes, Spec};
 use crate::oracle::ms;
 use crate::plant::Plant;
 use crate::receiver::Receiver;
-use crate::run::{DRAIN_DAYS, End, Kept, Life, Note, Outside, Run};
+use crate::run::{CAREFUL, DRAIN_DAYS, End, Kept, Life, Note, Outside, Run};
 use crate::world::{Act, Order, World};
 
 /// How long the last stop of all waits.
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How often, at the end, somebody looks whether everything is at rest: at first, and after a while.
 const LOOK_MIN: Duration = Duration::from_secs(20);
 const LOOK_MAX: Duration = Duration::from_hours(2);
+/// How long nothing runs at the most after an event ended the process.
+const DOWN_MS_MAX: u64 = 2_000;
 /// How often a publisher tries again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(300);
 
@@ -71,19 +74,31 @@ pub(crate) fn live(
     world: &World,
     acts: &mut VecDeque<(Timestamp, Act)>,
     began: Timestamp,
-    number: u32,
+    (number, careful): (u32, bool),
 ) -> Lived {
     let runtime = runtime();
+    let killed = Arc::new(Notify::new());
+    outside.record.lock().killed = Arc::clone(&killed);
     let (end, down, finished) = runtime.block_on(async {
         clock::begin(world.seed, number, began);
-        let process = Arc::new(Process::start(outside, world, number).await);
-        process.live(outside, world, acts).await
+        let lived = async {
+            let process = Arc::new(Process::start(outside, world, (number, careful)).await);
+            process.live(outside, world, acts).await
+        };
+        tokio::select! {
+            biased;
+            () = killed.notified() => {
+                let down = Chance::about(world.seed, &["killed", &number.to_string()]).millis(0..=DOWN_MS_MAX);
+                (End::Crashed, down, true)
+            }
+            lived = lived => lived,
+        }
     });
     let ended = runtime.block_on(async { clock::now() });
     drop(runtime);
     outside.record.lock().stopping = false;
     let told = told(outside, world);
-    Lived { life: Life { began, ended, end, told }, down, finished }
+    Lived { life: Life { began, ended, end, careful, told }, down, finished }
 }
 
 struct Process {
@@ -93,10 +108,11 @@ struct Process {
 }
 
 impl Process {
-    async fn start(outside: &Outside, world: &World, number: u32) -> Self {
+    async fn start(outside: &Outside, world: &World, (number, careful): (u32, bool)) -> Self {
         let disk = Disk::open(&outside.disk, world.disk.clone(), world.seed, number, outside.plant);
         let store: Arc<dyn Store> = Arc::new(disk);
-        let process = Self { lanes: Lanes::open(Arc::clone(&store)).await, store, number };
+        let lanes = Lanes::open(Arc::clone(&store), careful.then_some(CAREFUL)).await;
+        let process = Self { lanes, store, number };
         for hook in 0..world.hooks.len() {
             process.start_hook(outside, world, hook);
         }
@@ -134,8 +150,10 @@ impl Process {
         for place in 0..world.tenants {
             tokio::spawn(publish(Arc::clone(&self.store), outside, place, world.seed));
         }
-        while let Some((at, act)) = acts.pop_front() {
+        while let Some((at, _)) = acts.front() {
             tokio::time::sleep(at.since(clock::now())).await;
+            // Not before: who is killed meanwhile leaves it to the next one.
+            let Some((_, act)) = acts.pop_front() else { break };
             if outside.verbose && !matches!(act, Act::Publish(..) | Act::Order(..)) {
                 println!("{:>12} ms  {act:?}", ms(clock::now()));
             }
@@ -198,7 +216,6 @@ impl Process {
         outside.record.lock().healed = true;
         let until = clock::now().plus(Duration::from_hours(24 * DRAIN_DAYS));
         let mut every = LOOK_MIN;
-        let mut parked = vec![0; world.hooks.len()];
         while clock::now() < until {
             tokio::time::sleep(every).await;
             every = (every + every / 8).min(LOOK_MAX);
@@ -211,8 +228,9 @@ impl Process {
                     self.order(outside, world, hook, Order::Activate).await;
                 } else if status.parked > 0 {
                     at_rest = false;
-                    parked[hook] += 1;
-                    let order = if parked[hook] == 1 { Order::ReplayDead } else { Order::Discard };
+                    let before = outside.decided.lock()[hook];
+                    outside.decided.lock()[hook] += 1;
+                    let order = if before == 0 { Order::ReplayDead } else { Order::Discard };
                     self.order(outside, world, hook, order).await;
                 }
             }

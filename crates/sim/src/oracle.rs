@@ -10,6 +10,7 @@
 //! - I9 in the end nothing waits. I10 every attempt is in the history, once, as it was.
 //! - S1 no attempt is earlier than its schedule, and none is one too many. S2 an open circuit lets one probe through, at
 //!   its time. S3 rounds and deactivation as the rules say. S4 bounds of concurrency and rate hold; paused is paused.
+//!   S5 what a careful process counted before it made it is not made again.
 
 mod attempts;
 mod delivery;
@@ -169,6 +170,29 @@ impl<'a> Case<'a> {
             };
             within && again
         })
+    }
+
+    /// Whether somebody had events sent again for which there may be open letters.
+    pub(crate) fn replayed(&self) -> bool {
+        let mut orders = self.run.notes.iter().filter(|note| note.hook == self.hook).map(|note| note.order);
+        orders.any(|order| matches!(order, Order::ReplayAll | Order::ReplayUndelivered))
+    }
+
+    /// Whether attempts of a life may count of which nothing else is known: they were counted before they were made, and
+    /// it died before it knew how they ended, or even before it made them.
+    pub(crate) fn may_be_counted(&self, life: u32) -> bool {
+        // Those that were lost once are counted from then on.
+        self.may_be_lost(life) && self.counts_before(life as usize + 1)
+    }
+
+    /// Whether one of the first so many lives was careful.
+    pub(crate) fn counts_before(&self, count: usize) -> bool {
+        self.run.lives.iter().take(count).any(|life| life.careful)
+    }
+
+    /// Whether the attempt seen at `place` is in the history.
+    pub(crate) fn is_told(&self, place: usize) -> bool {
+        self.history.iter().any(|told| told.seen == Some(place))
     }
 
     /// Whether what ended at `ended` in a life may be unknown to the next one.

@@ -33,11 +33,15 @@ pub enum Plant {
     ConcurrencyIgnored,
     /// A delivery is given up without a dead letter.
     DeadLetterLost,
+    /// However often it dies, the process does not count attempts before they are made.
+    CarelessStart,
+    /// What is counted before it is made is not kept.
+    CountForgotten,
 }
 
 impl Plant {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 15] = [
+    pub const ALL: [(&'static str, Self); 17] = [
         ("ack-before-commit", Self::AckBeforeCommit),
         ("cursor-before-2xx", Self::CursorBefore2xx),
         ("order-lost-on-retry", Self::OrderLostOnRetry),
@@ -53,6 +57,8 @@ impl Plant {
         ("deactivation-untold", Self::DeactivationUntold),
         ("concurrency-ignored", Self::ConcurrencyIgnored),
         ("dead-letter-lost", Self::DeadLetterLost),
+        ("careless-start", Self::CarelessStart),
+        ("count-forgotten", Self::CountForgotten),
     ];
 
     /// The fault of that name.

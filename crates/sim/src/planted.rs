@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_core::lane::RowState;
 use tidings_core::offset::Offset;
 use tidings_log::store::{Appended, Progress, Settle};
 use tidings_log::{Store, Write, Written};
@@ -39,6 +40,11 @@ pub(crate) fn writes(plant: Option<Plant>, store: &dyn Store, mut writes: Vec<Wr
             }
         }
         Some(Plant::HistoryDropped) => settles(&mut writes).for_each(|settle| settle.attempts.clear()),
+        Some(Plant::CountForgotten) => settles(&mut writes).for_each(|settle| {
+            for row in settle.changes.rows.iter_mut().filter(|row| row.state == RowState::Counted) {
+                (row.state, row.attempts) = (RowState::Waiting, row.attempts - 1);
+            }
+        }),
         Some(Plant::DeadLetterLost) => settles(&mut writes).for_each(|settle| {
             settle.changes.cleared.extend(settle.changes.dead.drain(..).map(|dead| dead.offset));
             settle.letters.clear();

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tidings_core::lane::{Answer, Outcome};
 use tidings_core::time::Timestamp;
 use tidings_sinks::{Parcel, Pending, Sink};
+use tokio::sync::Notify;
 
 use crate::chance::Chance;
 use crate::clock;
@@ -42,8 +43,12 @@ pub struct Poison {
     pub fails: u64,
     /// One event in so many is rejected; 0: none.
     pub rejected: u64,
+    /// At one event in so many the process ends, whenever it is sent; 0: none.
+    pub kills: u64,
     /// The event of this id is answered with 500 always.
     pub id: Option<&'static str>,
+    /// At the event of this id the process ends.
+    pub killer: Option<&'static str>,
 }
 
 /// One attempt as the subscriber saw it.
@@ -87,6 +92,8 @@ pub struct Record {
     pub healed: bool,
     /// Print what is seen.
     pub verbose: bool,
+    /// Rings when the process has to end.
+    pub(crate) killed: Arc<Notify>,
     /// How often each subscriber saw each event.
     pub(crate) counts: BTreeMap<(usize, Box<str>), usize>,
 }
@@ -111,12 +118,18 @@ impl Receiver {
         self.moods.iter().find(|(until, _)| now < *until).map_or(Mood::Well, |(_, mood)| *mood)
     }
 
+    /// Whether the process ends at an event.
+    fn kills(&self, id: &str) -> bool {
+        let mut always = Chance::about(self.seed, &["killer", &self.name, id]);
+        let chosen = is_ordinary(id) && self.poison.kills > 0 && always.once_in(self.poison.kills);
+        chosen || self.poison.killer == Some(id)
+    }
+
     /// How long it thinks, and what it answers.
     fn answer(&self, id: &str, times: usize) -> (Duration, Outcome) {
         let mut chance = Chance::about(self.seed, &[&self.name, id, &times.to_string()]);
         let mut always = Chance::about(self.seed, &["poison", &self.name, id]);
-        // What is told of a failure must not fail for ever: it would tell of itself.
-        let ordinary = id.len() < 16;
+        let ordinary = is_ordinary(id);
         let quick = chance.millis(0..=20);
         if ordinary && self.poison.rejected > 0 && always.once_in(self.poison.rejected) {
             return (quick, Outcome::Reject { reason: "unwanted".into(), answer: status(400) });
@@ -158,6 +171,11 @@ impl Receiver {
     }
 }
 
+/// What is told of a failure must not fail for ever: it would tell of itself.
+fn is_ordinary(id: &str) -> bool {
+    id.len() < 16
+}
+
 fn is_replay(parcel: &Parcel<'_>) -> bool {
     parcel.replay.is_some()
 }
@@ -176,6 +194,10 @@ impl Sink for Receiver {
             let mut outcomes = Vec::with_capacity(parcels.len());
             for parcel in parcels {
                 let (place, times) = self.arrived(parcel);
+                if self.kills(parcel.id.as_str()) {
+                    self.kill(place);
+                    return std::future::pending().await;
+                }
                 let (thinks, outcome) = self.answer(parcel.id.as_str(), times);
                 if !self.think(thinks).await {
                     // The lie of a process in a hurry: what was in flight counts as delivered.
@@ -196,6 +218,14 @@ impl Sink for Receiver {
 }
 
 impl Receiver {
+    fn kill(&self, place: usize) {
+        let record = self.record.lock();
+        if record.verbose {
+            println!("{}", trace(&self.name, &record.seen[place]));
+        }
+        record.killed.notify_one();
+    }
+
     /// Lets time pass; answers whether all of it did.
     async fn think(&self, span: Duration) -> bool {
         if self.plant != Some(Plant::DropOnShutdown) {

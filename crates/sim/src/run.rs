@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidings_core::circuit::Standing;
@@ -25,6 +26,13 @@ use crate::world::{Act, Order, World};
 /// How long it may take, at the end, until everything is delivered.
 pub const DRAIN_DAYS: u64 = 400;
 
+/// How many processes there may be: an event at which each of them ends uses its attempts up at some time.
+const LIVES_MAX: usize = 1_000;
+/// Two starts that are so close, each after a crash, make the second one careful
+const CLOSE: Duration = Duration::from_mins(1);
+/// for so long: as the server does it.
+pub const CAREFUL: Duration = Duration::from_mins(1);
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -47,6 +55,8 @@ pub struct Life {
     pub ended: Timestamp,
     /// How.
     pub end: End,
+    /// Whether attempts were counted before they were made, at first.
+    pub careful: bool,
     /// For each webhook the number of the last attempt that is in the history.
     pub told: Vec<u64>,
 }
@@ -120,6 +130,8 @@ pub(crate) struct Outside {
     pub(crate) acked: Arc<Mutex<Vec<Acked>>>,
     /// What is to be published to each tenant and is not acknowledged yet.
     pub(crate) unacked: Vec<Arc<Unacked>>,
+    /// How often, in the end, the dead letters of each webhook were sent again, or given up.
+    pub(crate) decided: Mutex<Vec<u32>>,
     pub(crate) plant: Option<Plant>,
     pub(crate) verbose: bool,
 }
@@ -139,6 +151,7 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
         notes: Arc::default(),
         acked: Arc::default(),
         unacked: (0..world.tenants).map(|_| Arc::default()).collect(),
+        decided: Mutex::new(vec![0; world.hooks.len()]),
         plant,
         verbose,
     };
@@ -150,7 +163,8 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
     loop {
         let number = u32::try_from(lives.len()).unwrap_or(u32::MAX);
         outside.record.lock().life = number;
-        let outcome = life::live(&outside, world, &mut acts, now, number);
+        let careful = plant != Some(Plant::CarelessStart) && is_suspicious(&lives, now);
+        let outcome = life::live(&outside, world, &mut acts, now, (number, careful));
         if verbose {
             println!("{:>12} ms  {:?}, down for {:?}", oracle::ms(outcome.life.ended), outcome.life.end, outcome.down);
         }
@@ -158,7 +172,8 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
         finished &= outcome.finished;
         let ended = outcome.life.end == End::Drained;
         lives.push(outcome.life);
-        if ended {
+        if ended || lives.len() == LIVES_MAX {
+            finished &= ended;
             break;
         }
     }
@@ -176,6 +191,12 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
     }
     run.violations = oracle::judge(&run);
     run
+}
+
+/// Whether an event may be what ends the processes.
+fn is_suspicious(lives: &[Life], now: Timestamp) -> bool {
+    let crashed = |life: &Life| life.end == End::Crashed;
+    matches!(lives, [.., before, last] if crashed(before) && crashed(last) && now.since(last.began) <= CLOSE)
 }
 
 impl Run {

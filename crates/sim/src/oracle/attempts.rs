@@ -9,10 +9,13 @@ use tidings_core::retry::RETRY_AFTER_MAX;
 
 use super::{Case, ms};
 use crate::receiver::Seen;
+use crate::run::CAREFUL;
 use crate::world::Order;
 
 /// An outcome is committed that soon after it is known, if the disk works: two commits, each as slow as it gets.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
+/// A life that is careful has not become so, or ceased to be, for so long.
+const SURELY: Duration = Duration::from_secs(5);
 /// What may be unsettled at a time.
 pub(super) const UNSETTLED_MAX: usize = 256;
 
@@ -94,9 +97,12 @@ fn number(case: &mut Case<'_>, place: usize, earlier: &[usize]) {
     if seen.attempt > most {
         case.broken("S1", format!("attempt {} of {}: at most {most}", seen.attempt, seen.id));
     }
-    let same_kind = earlier.iter().map(|place| case.seen[*place]).filter(|other| other.replay == seen.replay);
+    let same_kind = earlier.iter().copied().filter(|place| case.seen[*place].replay == seen.replay);
+    let same_kind: Vec<usize> = same_kind.collect();
+    counted(case, seen, &same_kind);
     if seen.attempt == 1 {
-        let mut same_life = same_kind.rev().filter(|other| other.life == seen.life && !seen.replay);
+        let same_life = same_kind.iter().rev().map(|place| case.seen[*place]);
+        let mut same_life = same_life.filter(|other| other.life == seen.life && !seen.replay);
         let again = same_life.next().filter(|other| !case.revived(&seen.id, other.began, seen.began));
         if let Some(again) = again {
             let text = format!("{} counts from 1 again at {} after attempt {}", seen.id, ms(seen.began), again.attempt);
@@ -104,10 +110,18 @@ fn number(case: &mut Case<'_>, place: usize, earlier: &[usize]) {
         }
         return;
     }
-    let Some(before) = same_kind.rev().find(|other| other.attempt == seen.attempt - 1) else {
-        case.broken("S1", format!("attempt {} of {} has none before it", seen.attempt, seen.id));
+    let failed = |other: &Seen| other.attempt == seen.attempt - 1 && !other.is_delivered();
+    let Some(place) = same_kind.into_iter().rev().find(|place| failed(case.seen[*place])) else {
+        if !(0..seen.life).any(|life| case.may_be_counted(life)) {
+            case.broken("S1", format!("attempt {} of {} has none before it", seen.attempt, seen.id));
+        }
         return;
     };
+    let before = case.seen[place];
+    let anew = !case.is_told(place) || case.revived(&seen.id, before.began, seen.began);
+    if anew && (before.life..seen.life).any(|life| case.may_be_counted(life)) {
+        return;
+    }
     let Some((ended, outcome)) = &before.ended else {
         case.broken("S1", format!("attempt {} of {}: the one before has not ended", seen.attempt, seen.id));
         return;
@@ -121,6 +135,20 @@ fn number(case: &mut Case<'_>, place: usize, earlier: &[usize]) {
     if seen.began < due {
         let text = format!("attempt {} of {} at {}, due at {}", seen.attempt, seen.id, ms(seen.began), ms(due));
         case.broken("S1", text);
+    }
+}
+
+/// An attempt of a careful process counts, whatever becomes of that: no later process makes it again.
+fn counted(case: &mut Case<'_>, seen: &Seen, earlier: &[usize]) {
+    let careful = |other: &&Seen| {
+        let life = &case.run.lives[other.life as usize];
+        life.careful && other.began.plus(SURELY) < life.began.plus(CAREFUL)
+    };
+    let same = earlier.iter().map(|place| case.seen[*place]).filter(|other| other.attempt == seen.attempt);
+    let again = same.filter(|other| other.life < seen.life && !seen.replay).find(careful);
+    if let Some(before) = again.filter(|other| !case.revived(&seen.id, other.began, seen.began)) {
+        let (first, again) = (ms(before.began), ms(seen.began));
+        case.broken("S5", format!("attempt {} of {} is made at {first} and again at {again}", seen.attempt, seen.id));
     }
 }
 

@@ -33,6 +33,8 @@ fn each_fault_breaks_its_rule() {
         Plant::RetryAfterIgnored => "S2",
         Plant::CircuitNeverCloses | Plant::DeactivationUntold => "S3",
         Plant::ConcurrencyIgnored => "S4",
+        Plant::CountForgotten => "S5",
+        Plant::CarelessStart => "I9",
     };
     for (_, plant) in Plant::ALL {
         breaks(plant, rule(plant));

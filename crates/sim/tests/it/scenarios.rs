@@ -1,8 +1,9 @@
 //! What the rules say of typical lives of a subscriber, each with many seeds.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tidings_core::lane::{OnExhausted, Settings};
+use tidings_core::lane::{LOST, OnExhausted, Settings};
 use tidings_core::rate::Rate;
 use tidings_core::retry::Schedule;
 use tidings_core::time::Timestamp;
@@ -111,6 +112,27 @@ fn a_poison_event_alone_deactivates_at_its_fifth_attempt_and_dies_at_its_sixth()
         assert!((40 * HOUR..40 * HOUR + MINUTE).contains(&tries[5].0), "its time had come long ago: {tries:?}");
         assert_eq!(run.kept[0].letters.len(), 1);
         assert_eq!(run.kept[0].letters[0].attempts, 6);
+    });
+}
+
+#[test]
+fn an_event_at_which_every_process_ends_dies_after_its_attempts_and_the_others_arrive() {
+    let build = |world: &mut World| {
+        let poison = Poison { killer: Some("bad-0-0"), ..Poison::default() };
+        world.hook(Hook { poison, settings: quick(&[1_000, 2_000, 3_000]), ..Hook::named("w") });
+        world.hook(Hook::named("neighbour"));
+        world.publish(0, Duration::ZERO, &["bad"], 1);
+        world.publish(1, Duration::from_millis(500), &["a", "b", "bad"], 20);
+    };
+    always(build, |run| {
+        let letters: Vec<_> = run.kept[0].letters.iter().map(|letter| (letter.attempts, &*letter.reason)).collect();
+        assert_eq!(letters, [(4, LOST)]);
+        let killed: Vec<_> = run.seen.iter().filter(|seen| seen.hook == 0 && &*seen.id == "bad-0-0").collect();
+        // Twice before anybody is suspicious; what is counted is not made again.
+        let numbers: Vec<_> = killed.iter().map(|seen| seen.attempt).collect();
+        assert!(numbers.len() <= 2 + 4 && numbers.ends_with(&[4]), "{numbers:?}");
+        let others = run.seen.iter().filter(|seen| seen.is_delivered()).map(|seen| (seen.hook, &*seen.id));
+        assert_eq!(others.collect::<BTreeSet<_>>().len(), 60 + 61);
     });
 }
 
