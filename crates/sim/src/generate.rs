@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidings_core::event::Channel;
 use tidings_core::filter::Filter;
-use tidings_core::lane::{OnExhausted, Ordering, Settings};
+use tidings_core::lane::{OnExhausted, Ordering, Pull, Settings};
 use tidings_core::rate::Rate;
 use tidings_core::retry::Schedule;
 use tidings_log::Unavailable;
@@ -12,6 +12,7 @@ use tidings_log::Unavailable;
 use crate::chance::Chance;
 use crate::disk::{Nature, Trouble};
 use crate::receiver::{Mood, Poison};
+use crate::workers::Workers;
 use crate::world::{Act, Hook, Order, World, at, event, types};
 
 const TYPES: [&str; 4] = ["order.created", "order.item.added", "cart.closed", "user.created"];
@@ -33,6 +34,7 @@ pub fn world(seed: u64) -> World {
     ends(&mut chance, &mut world, length_ms);
     world.disk = disk(&mut chance, length_ms);
     killers(seed, &mut world);
+    consumers(seed, &mut world);
     world.acts.sort_by_key(|(at, _)| *at);
     world
 }
@@ -165,6 +167,21 @@ fn killers(seed: u64, world: &mut World) {
     for hook in &mut world.hooks {
         if chance.once_in(8) {
             hook.poison.kills = chance.within(10..=60);
+        }
+    }
+}
+
+/// Has some webhooks be consumers.
+fn consumers(seed: u64, world: &mut World) {
+    let mut chance = Chance::about(seed, &["consumers"]);
+    for hook in world.hooks.iter_mut().filter(|hook| hook.poison.kills == 0) {
+        if chance.once_in(5) {
+            let ack_wait = Duration::from_secs(*chance.pick(&[1, 5, 30]));
+            let retries_max = u32::try_from(chance.below(6)).unwrap_or(0);
+            hook.workers = Some(Workers { count: chance.within(1..=4), max: *chance.pick(&[1, 5, 50]), ack_wait });
+            let Settings { schedule, ordering, .. } = hook.settings.clone();
+            let pull = Some(Pull { retries_max, ack_wait });
+            hook.settings = Settings { schedule, ordering, pull, ..Settings::default() };
         }
     }
 }

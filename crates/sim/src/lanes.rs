@@ -8,7 +8,7 @@ use tidings_core::lane::Settings;
 use tidings_core::offset::Offset;
 use tidings_core::rate::Rate;
 use tidings_engine::dispatcher::{
-    ATTEMPTS_MAX, Dispatcher, Job, Only, Order as Ordered, Outcome, Point, Subscriber, Subscription,
+    ATTEMPTS_MAX, Dispatcher, Job, Only, Order as Ordered, Outcome, Point, Subscriber, Subscription, Word,
 };
 use tidings_log::store::{DeadLetter, DeadQuery};
 use tidings_log::{Store, Tenant, Unavailable};
@@ -31,6 +31,7 @@ pub(crate) struct Spec {
     pub(crate) tenant: Tenant,
     pub(crate) filter: Filter,
     pub(crate) settings: Settings,
+    pub(crate) subscriber: Subscriber,
     pub(crate) sink: Arc<dyn Sink>,
 }
 
@@ -80,8 +81,7 @@ impl Lanes {
     }
 
     pub(crate) fn start(&self, spec: Spec) {
-        let Spec { name: id, tenant, filter, settings, sink } = spec;
-        let subscriber = Subscriber::Webhook;
+        let Spec { name: id, tenant, filter, settings, subscriber, sink } = spec;
         let start = Offset(0);
         self.dispatcher.start(Subscription {
             id,
@@ -119,6 +119,12 @@ impl Lanes {
             Some(Ok(Outcome::Settled(_) | Outcome::Pointless)) => Became::Pointless,
             Some(Err(_)) | None => Became::Failed,
         }
+    }
+
+    /// Takes the word of a worker; whether that is kept.
+    pub(crate) async fn done(&self, name: &str, word: Word) -> bool {
+        let told = self.dispatcher.order(name, Ordered::Done(vec![word]), Vec::new()).await;
+        matches!(told, Some(Ok(Outcome::Settled(settled))) if settled.contains(&word.offset))
     }
 
     async fn open_letters(&self, name: &str, tenant: Tenant) -> Result<Vec<DeadLetter>, Unavailable> {

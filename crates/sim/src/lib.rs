@@ -12,4 +12,5 @@ pub mod plant;
 mod planted;
 pub mod receiver;
 pub mod run;
+pub mod workers;
 pub mod world;

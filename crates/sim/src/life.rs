@@ -8,7 +8,8 @@ use tidings_core::event::Defaults;
 use tidings_core::offset::Offset;
 use tidings_core::tenant::TenantName;
 use tidings_core::time::Timestamp;
-use tidings_engine::dispatcher::opening;
+use tidings_engine::consumers::Queues;
+use tidings_engine::dispatcher::{Subscriber, opening};
 use tidings_log::memory::MemoryStore;
 use tidings_log::store::{Append, DeadQuery, Kind, Owner, Prepared, Written};
 use tidings_log::{Query, Store, Tenant, Write};
@@ -23,6 +24,7 @@ use crate::oracle::ms;
 use crate::plant::Plant;
 use crate::receiver::Receiver;
 use crate::run::{CAREFUL, DRAIN_DAYS, End, Kept, Life, Note, Outside, Run};
+use crate::workers::Worker;
 use crate::world::{Act, Order, World};
 
 /// How long the last stop of all waits.
@@ -102,7 +104,8 @@ pub(crate) fn live(
 }
 
 struct Process {
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
+    queues: Arc<Queues>,
     store: Arc<dyn Store>,
     number: u32,
 }
@@ -112,7 +115,7 @@ impl Process {
         let disk = Disk::open(&outside.disk, world.disk.clone(), world.seed, number, outside.plant);
         let store: Arc<dyn Store> = Arc::new(disk);
         let lanes = Lanes::open(Arc::clone(&store), careful.then_some(CAREFUL)).await;
-        let process = Self { lanes, store, number };
+        let process = Self { lanes: Arc::new(lanes), queues: Arc::new(Queues::new(clock::ENV)), store, number };
         for hook in 0..world.hooks.len() {
             process.start_hook(outside, world, hook);
         }
@@ -121,7 +124,7 @@ impl Process {
     }
 
     fn start_hook(&self, outside: &Outside, world: &World, hook: usize) {
-        let mut spec = spec(outside, world, hook);
+        let mut spec = self.spec(outside, world, hook);
         if outside.plant == Some(Plant::TenantFilterMissing) && world.tenants > 1 {
             let other = (world.hooks[hook].tenant + 1) % world.tenants;
             let name = format!("{}-other", spec.name).into();
@@ -141,12 +144,58 @@ impl Process {
         self.lanes.start(spec);
     }
 
+    fn spec(&self, outside: &Outside, world: &World, hook: usize) -> Spec {
+        let wanted = &world.hooks[hook];
+        let (name, tenant) = (wanted.name.clone(), tenant(wanted.tenant));
+        let (filter, settings) = (wanted.filter.clone(), wanted.settings.clone());
+        if let Some(workers) = wanted.workers {
+            let (subscriber, sink) = (Subscriber::Consumer(name.clone()), self.queues.open(&name, workers.ack_wait));
+            return Spec { name, tenant, filter, settings, subscriber, sink };
+        }
+        let receiver = Receiver {
+            hook,
+            name: name.clone(),
+            seed: world.seed,
+            moods: wanted.moods.clone(),
+            poison: wanted.poison,
+            plant: outside.plant,
+            record: Arc::clone(&outside.record),
+        };
+        Spec { name, tenant, filter, settings, subscriber: Subscriber::Webhook, sink: Arc::new(receiver) }
+    }
+
+    /// Has all workers begin.
+    fn work(&self, outside: &Outside, world: &World) {
+        let queues = Arc::clone(&self.queues);
+        tokio::spawn(async move { queues.run().await });
+        for (hook, wanted) in world.hooks.iter().enumerate() {
+            let (Some(workers), Some(queue)) = (wanted.workers, self.queues.get(&wanted.name)) else { continue };
+            queue.pause(!self.lanes.status(&wanted.name).unwrap_or_default().active);
+            for number in 0..workers.count {
+                let worker = Worker {
+                    hook,
+                    name: wanted.name.clone(),
+                    seed: world.seed,
+                    number,
+                    life: self.number,
+                    workers,
+                    fails: wanted.poison.fails,
+                    queue: Arc::clone(&queue),
+                    lanes: Arc::clone(&self.lanes),
+                    record: Arc::clone(&outside.record),
+                };
+                tokio::spawn(worker.run());
+            }
+        }
+    }
+
     async fn live(
         self: &Arc<Self>,
         outside: &Outside,
         world: &World,
         acts: &mut VecDeque<(Timestamp, Act)>,
     ) -> (End, Duration, bool) {
+        self.work(outside, world);
         for place in 0..world.tenants {
             tokio::spawn(publish(Arc::clone(&self.store), outside, place, world.seed));
         }
@@ -201,6 +250,9 @@ impl Process {
                 println!("{:>12} ms  {name} {order:?}", ms(clock::now()));
             }
             let became = process.lanes.order(&name, tenant, order).await;
+            if let Some(queue) = process.queues.get(&name) {
+                queue.pause(!process.lanes.status(&name).unwrap_or_default().active);
+            }
             if verbose {
                 println!("{:>12} ms  {name} {order:?}: {became:?}", ms(clock::now()));
             }
@@ -239,26 +291,6 @@ impl Process {
             }
         }
         false
-    }
-}
-
-fn spec(outside: &Outside, world: &World, hook: usize) -> Spec {
-    let wanted = &world.hooks[hook];
-    let receiver = Receiver {
-        hook,
-        name: wanted.name.clone(),
-        seed: world.seed,
-        moods: wanted.moods.clone(),
-        poison: wanted.poison,
-        plant: outside.plant,
-        record: Arc::clone(&outside.record),
-    };
-    Spec {
-        name: wanted.name.clone(),
-        tenant: tenant(wanted.tenant),
-        filter: wanted.filter.clone(),
-        settings: wanted.settings.clone(),
-        sink: Arc::new(receiver),
     }
 }
 
@@ -324,10 +356,12 @@ pub(crate) fn collect(outside: &Outside, world: &World, lives: Vec<Life>, finish
         }
         (logs, kept)
     });
+    let record = std::mem::take(&mut *outside.record.lock());
     Run {
         world: world.clone(),
         lives,
-        seen: std::mem::take(&mut outside.record.lock().seen),
+        seen: record.seen,
+        fetched: record.fetched,
         notes: std::mem::take(&mut outside.notes.lock()),
         acked: std::mem::take(&mut outside.acked.lock()),
         logs,

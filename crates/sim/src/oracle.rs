@@ -11,10 +11,12 @@
 //! - S1 no attempt is earlier than its schedule, and none is one too many. S2 an open circuit lets one probe through, at
 //!   its time. S3 rounds and deactivation as the rules say. S4 bounds of concurrency and rate hold; paused is paused.
 //!   S5 what a careful process counted before it made it is not made again.
+//!   S6 what a worker has, nobody else gets before its time is over, unless the process dies.
 
 mod attempts;
 mod delivery;
 mod log;
+mod queues;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -86,6 +88,11 @@ pub(crate) fn judge(run: &Run) -> Vec<Violation> {
     let mut violations = log::check(run);
     for hook in 0..run.world.hooks.len() {
         let mut case = Case::of(run, hook);
+        if run.world.hooks[hook].workers.is_some() {
+            queues::check(&mut case);
+            violations.append(&mut case.violations);
+            continue;
+        }
         attempts::check(&mut case);
         delivery::check(&mut case);
         standing::check(&mut case);

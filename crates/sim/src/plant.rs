@@ -37,11 +37,13 @@ pub enum Plant {
     CarelessStart,
     /// What is counted before it is made is not kept.
     CountForgotten,
+    /// What workers have when the process stops comes back at once.
+    PromiseForgotten,
 }
 
 impl Plant {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 17] = [
+    pub const ALL: [(&'static str, Self); 18] = [
         ("ack-before-commit", Self::AckBeforeCommit),
         ("cursor-before-2xx", Self::CursorBefore2xx),
         ("order-lost-on-retry", Self::OrderLostOnRetry),
@@ -59,6 +61,7 @@ impl Plant {
         ("dead-letter-lost", Self::DeadLetterLost),
         ("careless-start", Self::CarelessStart),
         ("count-forgotten", Self::CountForgotten),
+        ("promise-forgotten", Self::PromiseForgotten),
     ];
 
     /// The fault of that name.

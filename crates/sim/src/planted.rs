@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use tidings_core::lane::RowState;
+use tidings_core::lane::{Row, RowState};
 use tidings_core::offset::Offset;
+use tidings_core::time::Timestamp;
 use tidings_log::store::{Appended, Progress, Settle};
 use tidings_log::{Store, Write, Written};
 
@@ -44,6 +45,10 @@ pub(crate) fn writes(plant: Option<Plant>, store: &dyn Store, mut writes: Vec<Wr
             for row in settle.changes.rows.iter_mut().filter(|row| row.state == RowState::Counted) {
                 (row.state, row.attempts) = (RowState::Waiting, row.attempts - 1);
             }
+        }),
+        Some(Plant::PromiseForgotten) => settles(&mut writes).for_each(|settle| {
+            let taken_back = |row: &&mut Row| row.state == RowState::Waiting && row.attempts == 0;
+            settle.changes.rows.iter_mut().filter(taken_back).for_each(|row| row.due = Timestamp::default());
         }),
         Some(Plant::DeadLetterLost) => settles(&mut writes).for_each(|settle| {
             settle.changes.cleared.extend(settle.changes.dead.drain(..).map(|dead| dead.offset));

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::chance::Chance;
 use crate::clock;
 use crate::plant::Plant;
+use crate::workers::Fetched;
 
 /// How a subscriber behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ impl Seen {
 pub struct Record {
     /// All attempts.
     pub seen: Vec<Seen>,
+    /// What workers fetched.
+    pub fetched: Vec<Fetched>,
     /// The life of the process that runs.
     pub life: u32,
     /// The process is being stopped.

@@ -21,6 +21,7 @@ use crate::life;
 use crate::oracle::{self, Violation};
 use crate::plant::Plant;
 use crate::receiver::{Record, Seen};
+use crate::workers::Fetched;
 use crate::world::{Act, Order, World};
 
 /// How long it may take, at the end, until everything is delivered.
@@ -103,6 +104,8 @@ pub struct Run {
     pub lives: Vec<Life>,
     /// What subscribers saw.
     pub seen: Vec<Seen>,
+    /// What workers fetched.
+    pub fetched: Vec<Fetched>,
     /// What people did.
     pub notes: Vec<Note>,
     /// What was acknowledged: tenant, id, offset.

@@ -12,6 +12,7 @@ use tidings_core::time::Timestamp;
 use crate::clock::START;
 use crate::disk::Nature;
 use crate::receiver::{Mood, Poison};
+use crate::workers::Workers;
 
 /// Everything that is to happen.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Hook {
     pub moods: Vec<(Timestamp, Mood)>,
     /// Events that it never takes.
     pub poison: Poison,
+    /// It is a consumer, from which these fetch.
+    pub workers: Option<Workers>,
 }
 
 /// Something that happens.
@@ -144,6 +147,7 @@ impl Hook {
             settings: Settings { max_concurrency: 16, deactivate_after: Some(5), ..Settings::default() },
             moods: Vec::new(),
             poison: Poison::default(),
+            workers: None,
         }
     }
 

@@ -99,9 +99,10 @@ fn order(case: &mut Case<'_>) {
     for (offset, _, ended) in ends(case).into_iter().filter(|_| !parks) {
         note(offset, ended);
     }
-    for letter in case.letters.iter().filter(|letter| !parks && is_lost(letter)) {
-        // Who was sent again may have been given up before that, and nothing tells when.
-        note(letter.offset, if case.replayed() { Timestamp::default() } else { letter.at });
+    let untold = case.replayed() && case.counts_before(case.run.lives.len());
+    for letter in case.letters.iter().filter(|letter| !parks && (is_lost(letter) || untold)) {
+        // What was sent again may have been given up before that, and nothing tells when.
+        note(letter.offset, if untold { Timestamp::default() } else { letter.at });
     }
     let never = Timestamp::from_millis(i64::MAX);
     let settled = |offset: &Offset| {

@@ -179,7 +179,9 @@ fn unclear(case: &Case<'_>, facts: &[Fact]) -> Vec<(Timestamp, Timestamp)> {
         let done = note.done.unwrap_or(never);
         let between = |fact: &&Fact| note.asked <= fact.at && fact.at <= done && matches!(fact.kind, Kind::Ended(..));
         facts.iter().find(between)?;
-        let successes = facts.iter().filter(|fact| matches!(fact.kind, Kind::Ended(_, Outcome::Delivered(_), _)));
+        let known = |fact: &&Fact| !case.may_be_lost(fact.life) || is_told(case, fact);
+        let successes =
+            facts.iter().filter(known).filter(|fact| matches!(fact.kind, Kind::Ended(_, Outcome::Delivered(_), _)));
         Some((note.asked, successes.map(|fact| fact.at).filter(|at| *at > done).min().unwrap_or(never)))
     });
     unclear.collect()

@@ -6,6 +6,7 @@ use tidings_sim::run::{Run, run};
 /// What subscribers saw, and what the log has.
 fn told(run: &Run) -> Vec<String> {
     let mut told: Vec<_> = run.seen.iter().map(|seen| format!("{seen:?}")).collect();
+    told.extend(run.fetched.iter().map(|fetched| format!("{fetched:?}")));
     // Two lanes in the same millisecond have no order between them.
     told.sort();
     told.extend(run.kept.iter().map(|kept| format!("{:?}", kept.letters.len())));
