@@ -78,7 +78,10 @@ impl Lane {
         item.stage = Stage::Waiting(until);
         self.rows += usize::from(item.kept == Kept::No);
         item.kept = Kept::Dirty;
+        let key = item.key;
         self.changed.insert(offset);
+        // One that came in front of it by a replay waited for it.
+        self.promote_first(key);
     }
 
     /// Ends an attempt; answers whether there was one.

@@ -9,6 +9,7 @@ use crate::retry::Schedule;
 
 mod cases;
 mod pulled;
+mod waiting;
 
 /// A small generator: the seed tells the run.
 struct Chance(u64);
