@@ -157,25 +157,6 @@ impl Lane {
         lane
     }
 
-    fn restore(&mut self, row: Row, key: Option<u64>) {
-        let (offset, followers, settled) = (row.offset, row.followers, row.state == RowState::Settled);
-        self.parked += usize::from(row.state == RowState::Parked);
-        self.insert(offset, Item::restored(row, key));
-        self.under_way_again(offset);
-        let key = self.items.get(&offset).and_then(|item| item.key);
-        if let Some(chain) = key.and_then(|key| self.chains.get_mut(&key))
-            // What lies above the cursor is offered again.
-            && let Some(after) = followers.filter(|after| *after < self.cursor)
-        {
-            // A row in whose front another one came since says what was dropped then.
-            let first = chain.dropped.map_or(after, |(first, _)| first.min(after));
-            chain.dropped = Some((first, self.cursor));
-        }
-        if settled {
-            self.follows.insert(offset);
-        }
-    }
-
     /// Takes an event to deliver. `key` is a hash of its aggregate: those of equal keys are sent in order.
     ///
     /// Answers whether it is new and will be sent from what the caller has of it. Offer in offset order, and no more than

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::item::{Item, Kept, Stage};
-use super::{Follow, Lane, Ordering};
+use super::{Follow, Lane, Ordering, Row, RowState};
 use crate::offset::Offset;
 
 #[derive(Debug, Default)]
@@ -22,10 +22,46 @@ pub(super) struct Chain {
 }
 
 impl Lane {
+    /// Whether the events of an aggregate wait for each other. If they did before the lane began, what waits behind a row
+    /// is read again at once.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.settings.ordering == Ordering::Aggregate
+    }
+
+    /// Takes a row that was committed.
+    pub(super) fn restore(&mut self, row: Row, key: Option<u64>) {
+        // What lies above the cursor is offered again.
+        let followers = row.followers.filter(|after| *after < self.cursor);
+        let (offset, settled) = (row.offset, row.state == RowState::Settled);
+        self.parked += usize::from(row.state == RowState::Parked);
+        let item = Item::restored(row, key);
+        if followers.is_some() {
+            self.enchain(offset, item);
+        } else {
+            self.insert(offset, item);
+        }
+        self.under_way_again(offset);
+        if let Some(chain) = key.and_then(|key| self.chains.get_mut(&key))
+            && let Some(after) = followers
+        {
+            // A row in whose front another one came since says what was dropped then.
+            let first = chain.dropped.map_or(after, |(first, _)| first.min(after));
+            chain.dropped = Some((first, self.cursor));
+        }
+        if settled || (followers.is_some() && !self.is_ordered()) {
+            self.follows.insert(offset);
+        }
+    }
+
     pub(super) fn insert(&mut self, offset: Offset, mut item: Item) {
-        if self.settings.ordering == Ordering::None {
+        if !self.is_ordered() {
             item.key = None;
         }
+        self.enchain(offset, item);
+    }
+
+    /// Takes an event and puts it into its aggregate, if it has a key.
+    pub(super) fn enchain(&mut self, offset: Offset, item: Item) {
         if let Some(key) = item.key {
             let order = &mut self.chains.entry(key).or_default().order;
             // Nearly always at the end.
@@ -95,11 +131,9 @@ impl Lane {
     fn keep_followers(&mut self, key: u64, first: Offset) {
         let followers = self.followers(key).is_some();
         let under = first <= self.cursor;
-        let Some(item) = self.items.get_mut(&first) else { return };
-        if followers || (under && item.kept == Kept::No) {
-            self.rows += usize::from(item.kept == Kept::No);
-            item.kept = Kept::Dirty;
-            self.changed.insert(first);
+        let kept = self.items.get(&first).is_some_and(|item| item.kept != Kept::No);
+        if followers || (under && !kept) {
+            self.tell(first);
         }
     }
 
@@ -149,7 +183,9 @@ impl Lane {
 
     /// Takes an event that comes after some that memory let go of: so is this one. Answers whether it did.
     pub(super) fn drop_at_once(&mut self, offset: Offset, key: Option<u64>) -> bool {
-        let Some(chain) = key.and_then(|key| self.chains.get_mut(&key)) else { return false };
+        let Some(chain) = key.filter(|_| self.is_ordered()).and_then(|key| self.chains.get_mut(&key)) else {
+            return false;
+        };
         let Some((_, through)) = &mut chain.dropped else { return false };
         *through = offset;
         chain.dropped_count += 1;
@@ -160,6 +196,10 @@ impl Lane {
     /// Events to read from the log again, for [`Lane::followed`]; each is told once, and again if that has not reached
     /// them.
     pub fn follow(&mut self) -> Option<Follow> {
+        if !self.is_ordered() && self.wants() == 0 {
+            // Each gets a row of its own.
+            return None;
+        }
         while let Some(of) = self.follows.pop_first() {
             let chain = self.items.get(&of).and_then(|item| self.chains.get(&item.key?));
             if let Some((after, through)) = chain.and_then(|chain| chain.dropped) {
@@ -180,17 +220,40 @@ impl Lane {
         let back = if chain.dropped.is_some() { offsets.len().min(chain.dropped_count) } else { chain.dropped_count };
         chain.dropped_count -= back;
         self.let_go -= back;
+        let more = chain.dropped.is_some();
         for &offset in offsets {
             if !self.items.contains_key(&offset) && !self.acks.contains(offset) {
                 self.insert(offset, Item::queued(Some(key)));
+                self.part(offset);
             }
+        }
+        if !self.is_ordered() {
+            self.tell(follow.of);
+            more.then(|| self.follows.insert(follow.of));
         }
         self.let_pass(follow.of);
     }
 
+    /// Gives an event that waited a row of its own, and lets it go, if aggregates keep no order any more.
+    fn part(&mut self, offset: Offset) {
+        if !self.is_ordered() {
+            self.tell(offset);
+            self.promote(offset);
+        }
+    }
+
+    /// Has the row of an event written, or written again.
+    fn tell(&mut self, offset: Offset) {
+        let Some(item) = self.items.get_mut(&offset) else { return };
+        self.rows += usize::from(item.kept == Kept::No);
+        item.kept = Kept::Dirty;
+        self.changed.insert(offset);
+    }
+
     /// Takes one that is settled out of the way of what followed it, unless more is to be read.
     pub(super) fn let_pass(&mut self, offset: Offset) {
-        if self.unchain(offset)
+        if self.items.get(&offset).is_some_and(|item| item.stage == Stage::Followed)
+            && self.unchain(offset)
             && let Some(item) = self.items.get_mut(&offset)
         {
             item.stage = Stage::Delivered;

@@ -116,7 +116,7 @@ impl Lane {
     }
 
     pub(super) fn failed(&mut self, offset: Offset, reason: Box<str>, due: Option<Timestamp>) {
-        let parks = self.settings.on_exhausted == OnExhausted::Park;
+        let parks = self.settings.on_exhausted == OnExhausted::Park && self.is_ordered();
         let Some(item) = self.items.get_mut(&offset) else { return };
         item.attempts = item.made();
         (item.counted, item.lost) = (None, 0);
@@ -246,7 +246,7 @@ impl Lane {
         if offset > self.cursor {
             return false;
         }
-        let key = key.filter(|_| self.settings.ordering == super::Ordering::Aggregate);
+        let key = key.filter(|_| self.is_ordered());
         if let Some(item) = self.items.get_mut(&offset) {
             if item.stage != Stage::Parked || item.untold {
                 return false;

@@ -145,3 +145,32 @@ fn one_that_comes_in_front_of_an_attempt_that_could_not_be_made_goes() {
     let delivered = Outcome::Delivered(Answer::default());
     assert_eq!(all(&mut lane, &delivered, minutes(1)), [(1, 1), (2, 1)]);
 }
+
+#[test]
+fn what_waited_goes_when_aggregates_keep_no_order_any_more() {
+    for state in [RowState::Waiting, RowState::Parked, RowState::Settled] {
+        let (due, followers) = (minutes(60), Some(Offset(1)));
+        let row = Row { offset: Offset(1), attempts: 1, due, state, followers, ..Row::default() };
+        let settings = Settings { ordering: Ordering::None, ..settings() };
+        let disk = |rows: Vec<Row>| {
+            let rows = rows.into_iter().map(|row| (row, Some(7)));
+            Lane::new(settings.clone(), Standing::default(), Offset(200), Acks::default(), rows, minutes(0))
+        };
+        let mut lane = disk(vec![row]);
+        assert!(lane.offer(Offset(201), Some(7)));
+        let part = lane.follow().unwrap();
+        assert_eq!((part.of, part.after, part.through), (Offset(1), Offset(1), Offset(200)));
+        let some: Vec<_> = (2..=50).map(Offset).collect();
+        lane.followed(part, &some, Offset(50));
+        // Nothing is lost then: each has a row of its own, and the first tells of the rest.
+        let mut lane = disk(commit(&mut lane).rows);
+        assert!(lane.offer(Offset(201), Some(7)));
+        follow(&mut lane);
+        let delivered = Outcome::Delivered(Answer::default());
+        let mut sent: Vec<_> = all(&mut lane, &delivered, minutes(0)).into_iter().map(|(offset, _)| offset).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, (2..=201).collect::<Vec<_>>(), "{state:?}");
+        let left = usize::from(state != RowState::Settled);
+        assert_eq!((commit(&mut lane).cursor.max(lane.cursor()), lane.rows()), (Offset(201), left));
+    }
+}
