@@ -182,9 +182,14 @@ impl Lane {
     /// Notes that retention took everything through `offset`: what of it was not seen is a gap.
     pub fn lose(&mut self, offset: Offset) {
         if offset > self.seen {
-            self.notices.push(Notice::Gap { first: self.seen.next(), last: offset });
+            self.miss(self.seen.next(), offset);
             self.seen = offset;
         }
+    }
+
+    /// Notes that retention took what of these is not delivered: they were not seen, or waited for another event.
+    pub fn miss(&mut self, first: Offset, last: Offset) {
+        self.notices.push(Notice::Gap { first, last });
     }
 
     /// How many more events it may be offered.

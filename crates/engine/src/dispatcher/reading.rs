@@ -13,7 +13,7 @@ use tidings_core::time::Timestamp;
 use tidings_log::store::{DeadLetter, DeadState, Progress};
 use tidings_log::{Event, Query, Store, Tenant, Unavailable};
 
-use super::signals::{Letters, Replayed};
+use super::signals::{Followed, Letters, Replayed};
 use super::{Subscription, attempt};
 
 /// Events of one aggregate that are read again at once.
@@ -109,20 +109,21 @@ async fn closed(
     Ok(closed)
 }
 
-/// Reads again what waited for an event: offsets, and how far it was read.
+/// Reads again what waited for an event.
 pub(super) async fn followers(
     store: Arc<dyn Store>,
     tenant: Tenant,
     filter: Filter,
     follow: Follow,
-) -> Result<(Vec<Offset>, Offset), Unavailable> {
-    let Some(first) = attempt::read(&*store, tenant, follow.of).await? else {
+) -> Result<Followed, Unavailable> {
+    let Some(event) = attempt::read(&*store, tenant, follow.of).await? else {
         tracing::error!(offset = follow.of.0, "an event that others wait for is gone");
-        return Ok((Vec::new(), follow.through));
+        return Ok(Followed { reached: follow.through, ..Followed::default() });
     };
-    let filter = Filter { aggregate: first.subject.aggregate.clone(), ..filter };
+    let filter = Filter { aggregate: event.subject.aggregate.clone(), ..filter };
     let query = Query { filter, through: Some(follow.through), ..Query::after(tenant, follow.after, FOLLOWERS) };
     let page = store.read(query).await?;
     let reached = if page.more { page.reached } else { follow.through };
-    Ok((page.events.iter().map(|event| event.offset).collect(), reached))
+    let offsets = page.events.iter().map(|event| event.offset).collect();
+    Ok(Followed { offsets, reached, first: page.first })
 }

@@ -2,6 +2,7 @@
 
 mod committing;
 mod fetching;
+mod following;
 mod ordering;
 mod sending;
 
@@ -13,7 +14,6 @@ use foldhash::HashMap;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tidings_core::circuit::{Repute, Standing};
-use tidings_core::filter::Filter;
 use tidings_core::lane::Lane;
 use tidings_core::offset::Offset;
 use tidings_core::rate::Bucket;
@@ -208,17 +208,7 @@ impl Runner {
                 }
             }
             Signal::Page(page) => self.take_page(page),
-            Signal::Followed(follow, Ok((offsets, reached))) => self.lane.followed(follow, &offsets, reached),
-            Signal::Followed(follow, Err(error)) => {
-                tracing::warn!(subscription = &*self.subscription.id, %error, "a lane cannot read what waited");
-                self.signals.follow = Some((
-                    follow,
-                    Box::pin(async move {
-                        sleep(READ_PAUSE).await;
-                        Ok((Vec::new(), follow.after))
-                    }),
-                ));
-            }
+            Signal::Followed(follow, read) => self.take_followed(follow, read),
             Signal::Letters(letters) => self.take_letters(letters),
             Signal::Replay(page) => self.take_replay(page),
             Signal::Order(order) => self.orders.push_back(*order),
@@ -325,18 +315,6 @@ impl Runner {
                     Ok(Page { more: true, reached: seen, ..Page::default() })
                 }));
             }
-        }
-    }
-
-    /// Begins to read what waited for an event that is settled now.
-    fn follow(&mut self) {
-        if self.signals.follow.is_some() {
-            return;
-        }
-        if let Some(follow) = self.lane.follow() {
-            let (store, filter) = (Arc::clone(&self.shard.store), Filter::clone(&self.subscription.filter));
-            let read = reading::followers(store, self.subscription.tenant, filter, follow);
-            self.signals.follow = Some((follow, Box::pin(read)));
         }
     }
 

@@ -24,7 +24,16 @@ pub(super) type Timer = Pin<Box<Sleep>>;
 pub(super) type Letters = (Vec<DeadLetter>, HashMap<Offset, Option<u64>>);
 /// Events for a replay, and those of them whose dead letters are closed meanwhile.
 pub(super) type Replayed = (Page, HashSet<Offset>);
-pub(super) type Followers = Result<(Vec<Offset>, Offset), Unavailable>;
+
+/// What waited for an event, as the log has it.
+#[derive(Default)]
+pub(super) struct Followed {
+    pub(super) offsets: Vec<Offset>,
+    /// How far it was read.
+    pub(super) reached: Offset,
+    /// Where the log began then; zero if that is not known.
+    pub(super) first: Offset,
+}
 
 /// What a lane waits for.
 pub(super) struct Signals {
@@ -35,7 +44,7 @@ pub(super) struct Signals {
     pub(super) answers: FuturesUnordered<Pending<Attempted>>,
     pub(super) page: Option<Pending<Result<Page, Unavailable>>>,
     /// Events that waited for another one of their aggregate.
-    pub(super) follow: Option<(Follow, Pending<Followers>)>,
+    pub(super) follow: Option<(Follow, Pending<Result<Followed, Unavailable>>)>,
     /// Dead letters of which something is to become.
     pub(super) letters: Option<Pending<Result<Letters, Unavailable>>>,
     /// Events for a replay.
@@ -59,7 +68,7 @@ pub(super) enum Signal {
     Told(Told),
     Answer(Box<Attempted>),
     Page(Result<Page, Unavailable>),
-    Followed(Follow, Followers),
+    Followed(Follow, Result<Followed, Unavailable>),
     Letters(Result<Letters, Unavailable>),
     Replay(Result<Replayed, Unavailable>),
     Order(Box<Ordered>),

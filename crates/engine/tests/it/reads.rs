@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidings_core::filter::{Filter, TypePattern};
+use tidings_core::lane::{OnExhausted, Settings as Terms};
 use tidings_core::offset::Offset;
 use tidings_core::rate::Rate;
-use tidings_engine::dispatcher::{Job, Only, Order, Outcome};
+use tidings_core::retry::Schedule;
+use tidings_engine::dispatcher::{Job, Only, Order, Outcome, Subscription};
+use tidings_log::store::DeadQuery;
 use tidings_log::{Query, Store, Write};
 
 use crate::flaky::Flaky;
@@ -87,21 +90,60 @@ async fn what_retention_takes_from_a_lane_that_reads_is_told() {
     while flaky.held.receiver_count() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // Once it is sealed and indexed.
+    let first = trimmed(&rig).await;
+    flaky.held.send_replace(false);
+    rig.settled("w").await;
+    assert_eq!(gaps(&rig).await, [(1, first - 1)]);
+    assert_eq!(receiver.posts().len() as u64, 1_500 - (first - 1));
+}
+
+/// Has retention take some of the log, once that is sealed and indexed; answers where it begins now.
+async fn trimmed(rig: &Rig) -> u64 {
     while rig.store.extent(rig.tenant).first < Offset(400) {
         rig.store.commit(now(), vec![Write::Trim(rig.tenant, Offset(1_400))]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let first = rig.store.extent(rig.tenant).first;
-    flaky.held.send_replace(false);
-    rig.settled("w").await;
+    rig.store.extent(rig.tenant).first.0
+}
+
+/// The gaps that are told, each from and through an offset.
+async fn gaps(rig: &Rig) -> Vec<(u64, u64)> {
     let gaps = Filter { types: vec![TypePattern::parse("tidings.webhook.gap").unwrap()], ..Filter::default() };
     let query = Query { filter: gaps, ..Query::after(rig.tenant, Offset(0), 10) };
     let told = rig.store.read(query).await.unwrap().events;
-    let told: Vec<Value> = told.iter().map(|event| serde_json::from_slice(event.bytes().unwrap()).unwrap()).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((&told[0]["firstOffset"], &told[0]["lastOffset"]), (&json!(1), &json!(first.0 - 1)));
-    assert_eq!(receiver.posts().len() as u64, 1_500 - (first.0 - 1));
+    let told = told.iter().map(|event| serde_json::from_slice::<Value>(event.bytes().unwrap()).unwrap());
+    told.map(|gap| (gap["firstOffset"].as_u64().unwrap(), gap["lastOffset"].as_u64().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn what_retention_takes_of_what_waits_for_a_dead_letter_is_told() {
+    let rig = Rig::new().await;
+    let fails_first = |post: &Post| (if post.id() == "e0" { 503 } else { 200 }, Duration::ZERO);
+    let receiver = Receiver::answering(fails_first).await;
+    let webhook = rig.webhook("w", &receiver);
+    let schedule = Schedule::new(vec![Duration::from_millis(100)]).unwrap();
+    let settings = Terms { schedule, on_exhausted: OnExhausted::Park, ..webhook.settings.clone() };
+    rig.dispatcher.start(Subscription { settings, ..webhook });
+    for part in 0..3 {
+        rig.append((0..500).map(|n| event(&format!("e{}", part * 500 + n), "a"))).await;
+    }
+    rig.status("w", |status| status.parked == 1 && status.cursor >= Offset(1_500)).await;
+    let first = trimmed(&rig).await;
+    let query = DeadQuery {
+        tenant: rig.tenant,
+        subscription: Some("w".into()),
+        event_type: None,
+        since: None,
+        open: true,
+        before: None,
+        limit: 10,
+    };
+    let letters = rig.store.dead_letters(query).await.unwrap();
+    let order = Order::Discard(letters, "nobody wants it".into());
+    assert_eq!(rig.dispatcher.order("w", order, Vec::new()).await.unwrap().unwrap(), Outcome::Done(1));
+    rig.settled("w").await;
+    assert_eq!(gaps(&rig).await, [(2, first - 1)]);
+    assert_eq!(receiver.posts().len() as u64, 2 + 1_500 - (first - 1));
 }
 
 #[tokio::test]
