@@ -6,6 +6,7 @@ pub mod clock;
 pub mod disk;
 pub mod generate;
 mod lanes;
+mod left;
 mod life;
 pub mod oracle;
 pub mod plant;

@@ -17,6 +17,7 @@ use tidings_log::verify::Report;
 use tokio::sync::Notify;
 
 use crate::clock;
+use crate::left;
 use crate::life;
 use crate::oracle::{self, Violation};
 use crate::plant::Plant;
@@ -188,7 +189,7 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
             println!("{}: {:?}, {:?}", hook.name, hook.settings, hook.poison);
         }
     }
-    let mut run = life::collect(&outside, world, lives, finished);
+    let mut run = left::collect(&outside, world, lives, finished);
     if verbose {
         run.kept.iter().flat_map(|kept| &kept.letters).for_each(|letter| println!("{letter:?}"));
     }
