@@ -43,8 +43,10 @@ pub struct Nature {
     pub commit_ms: u64,
     /// The longest that a read takes, usually.
     pub read_ms: u64,
-    /// When it fails.
+    /// When commits fail.
     pub troubles: Vec<Trouble>,
+    /// Of so many reads one fails, until then; 0: none.
+    pub reads_fail: (u64, Timestamp),
 }
 
 impl Nature {
@@ -144,9 +146,15 @@ impl Disk {
 
     fn slowly<T: Send + 'static>(&self, what: Pending<Result<T, Unavailable>>) -> Pending<Result<T, Unavailable>> {
         let lane = clock::lane().unwrap_or_default();
-        let (before, after) = self.chance(&format!("read {lane}"), |chance| Self::pace(chance, self.nature.read_ms));
+        let (once_in, until) = self.nature.reads_fail;
+        let ((before, after), fails) = self.chance(&format!("read {lane}"), |chance| {
+            (Self::pace(chance, self.nature.read_ms), once_in > 0 && clock::now() < until && chance.once_in(once_in))
+        });
         Box::pin(async move {
             tokio::time::sleep(before).await;
+            if fails {
+                return Err(Unavailable::Busy);
+            }
             let answer = what.await;
             tokio::time::sleep(after).await;
             answer

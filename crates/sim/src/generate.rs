@@ -1,5 +1,7 @@
 //! A world made from a seed.
 
+mod harsh;
+
 use std::time::Duration;
 
 use tidings_core::event::Channel;
@@ -18,8 +20,23 @@ use crate::world::{Act, Hook, Order, World, at, event, types};
 const TYPES: [&str; 4] = ["order.created", "order.item.added", "cart.closed", "user.created"];
 const CHANNELS: [&str; 3] = ["user:1", "user:2", "team:1"];
 
+/// Of so many worlds one is harsh.
+const HARSH_ONCE_IN: u64 = 8;
+
 /// The world of a seed.
 pub fn world(seed: u64) -> World {
+    if Chance::about(seed, &["kind"]).once_in(HARSH_ONCE_IN) { harsh(seed) } else { plain(seed) }
+}
+
+/// A world of the harsh kind: in it the places of sweepers, slots and lanes disagree often.
+pub fn harsh(seed: u64) -> World {
+    let mut world = harsh::world(seed);
+    killers(seed, &mut world);
+    world.acts.sort_by_key(|(at, _)| *at);
+    world
+}
+
+fn plain(seed: u64) -> World {
     let mut chance = Chance::about(seed, &["world"]);
     let mut world = World::blank(seed);
     world.tenants = usize::try_from(chance.within(1..=2)).unwrap_or(1);
@@ -197,5 +214,10 @@ fn disk(chance: &mut Chance, length_ms: u64) -> Nature {
         }
     });
     let troubles = troubles.collect();
-    Nature { commit_ms: *chance.pick(&[1, 4, 20]), read_ms: *chance.pick(&[0, 0, 2, 10]), troubles }
+    Nature {
+        commit_ms: *chance.pick(&[1, 4, 20]),
+        read_ms: *chance.pick(&[0, 0, 2, 10]),
+        troubles,
+        ..Nature::default()
+    }
 }

@@ -7,6 +7,7 @@ use clap::Parser;
 use tidings_sim::generate;
 use tidings_sim::plant::Plant;
 use tidings_sim::run::{Run, run};
+use tidings_sim::world::World;
 
 /// Simulates Tidings from a seed and judges it.
 #[derive(Parser)]
@@ -29,6 +30,21 @@ struct Args {
     /// Print what happens.
     #[arg(long)]
     verbose: bool,
+    /// Make all of them harsh, in place of one in eight: many lanes, long aggregates, crashes close together.
+    #[arg(long)]
+    harsh: bool,
+}
+
+impl Args {
+    fn world(&self, seed: u64) -> World {
+        if self.harsh { generate::harsh(seed) } else { generate::world(seed) }
+    }
+
+    /// What repeats a seed beside its number.
+    fn kind(&self) -> String {
+        let planted = self.plant.as_ref().map(|name| format!(" --plant {name}")).unwrap_or_default();
+        if self.harsh { format!(" --harsh{planted}") } else { planted }
+    }
 }
 
 fn main() -> Result<()> {
@@ -45,8 +61,8 @@ fn main() -> Result<()> {
         .map(|name| Plant::named(name).ok_or_else(|| anyhow::anyhow!("no fault `{name}`: see --plant list")));
     let plant = plant.transpose()?;
     if let Some(seed) = args.seed {
-        let run = run(&generate::world(seed), plant, args.verbose);
-        return report(seed, plant, &run);
+        let run = run(&args.world(seed), plant, args.verbose);
+        return report(&args, seed, &run);
     }
     seeds(&args, plant)
 }
@@ -63,7 +79,7 @@ fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
                     if seed >= args.from + args.seeds || seed > failed.load(Ordering::Relaxed) {
                         return;
                     }
-                    let run = run(&generate::world(seed), plant, false);
+                    let run = run(&args.world(seed), plant, false);
                     attempts.fetch_add(run.seen.len() as u64, Ordering::Relaxed);
                     lives.fetch_add(run.lives.len() as u64, Ordering::Relaxed);
                     if let (true, Some(first)) = (args.all, run.violations.first()) {
@@ -78,12 +94,12 @@ fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
-        return report(failed, plant, &run(&generate::world(failed), plant, false));
+        return report(args, failed, &run(&args.world(failed), plant, false));
     }
     let (attempts, lives) = (attempts.into_inner(), lives.into_inner());
     let broken = broken.into_inner();
     if broken > 0 {
-        bail!("{broken} of {} seeds broken; for each: cargo xtask sim --seed N --verbose", args.seeds);
+        bail!("{broken} of {} seeds broken; for each: cargo xtask sim --seed N{} --verbose", args.seeds, args.kind());
     }
     println!("sim: {} seeds, {lives} processes, {attempts} attempts, nothing broken", args.seeds);
     if plant.is_some() {
@@ -92,7 +108,7 @@ fn seeds(args: &Args, plant: Option<Plant>) -> Result<()> {
     Ok(())
 }
 
-fn report(seed: u64, plant: Option<Plant>, run: &Run) -> Result<()> {
+fn report(args: &Args, seed: u64, run: &Run) -> Result<()> {
     if run.violations.is_empty() {
         println!("sim: seed {seed}, {} processes, {} attempts, nothing broken", run.lives.len(), run.seen.len());
         return Ok(());
@@ -100,7 +116,6 @@ fn report(seed: u64, plant: Option<Plant>, run: &Run) -> Result<()> {
     for violation in &run.violations {
         println!("{violation}");
     }
-    let planted = plant.map(|plant| format!(" --plant {}", plant.name())).unwrap_or_default();
-    println!("repeat it: cargo xtask sim --seed {seed}{planted} --verbose");
+    println!("repeat it: cargo xtask sim --seed {seed}{} --verbose", args.kind());
     bail!("seed {seed}: {} rules broken", run.violations.len());
 }

@@ -99,7 +99,7 @@ pub fn at(ms: u64) -> Timestamp {
 impl World {
     /// A world with one tenant where nothing happens.
     pub fn blank(seed: u64) -> Self {
-        let disk = Nature { commit_ms: 4, read_ms: 2, troubles: Vec::new() };
+        let disk = Nature { commit_ms: 4, read_ms: 2, troubles: Vec::new(), ..Nature::default() };
         Self { seed, tenants: 1, hooks: Vec::new(), acts: Vec::new(), disk, drains: true }
     }
 
