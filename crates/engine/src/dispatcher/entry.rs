@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub(super) replays: bool,
     /// It was there when the process started, and has had no lane since.
     pub(super) loaded: bool,
+    /// It is started again in the life of the process: how it stands is read from the log.
+    pub(super) recall: bool,
     /// Nothing through here is put to it. While it has no lane and is active, it is settled through here, and through its
     /// tenant's place: at a start that may be behind, as the sweeper goes back for others.
     pub(super) since: Offset,
@@ -95,6 +97,8 @@ pub(super) struct End {
     /// The cursor in that, or the place where it began; beyond everything if it did not come to know it.
     pub(super) committed: Offset,
     pub(super) replays: bool,
+    /// How it stands is still to be read.
+    pub(super) recall: bool,
 }
 
 /// What waited for a lane.
@@ -133,7 +137,7 @@ impl Entry {
     pub(super) fn end(&mut self, end: End) {
         self.lane = None;
         (self.standing, self.own, self.committed) = (end.standing, end.own, end.committed);
-        (self.bucket, self.replays) = (end.bucket, end.replays);
+        (self.bucket, self.replays, self.recall) = (end.bucket, end.replays, end.recall);
     }
 
     pub(super) fn status(&self, place: Offset, head: Offset) -> LaneStatus {

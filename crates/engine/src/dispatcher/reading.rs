@@ -10,7 +10,7 @@ use tidings_core::filter::Filter;
 use tidings_core::lane::{Acks, Follow, Lane, Row, RowState};
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
-use tidings_log::store::{DeadLetter, DeadState, Progress};
+use tidings_log::store::{DeadLetter, DeadState, Kind, Owner, Progress};
 use tidings_log::{Event, Query, Store, Tenant, Unavailable};
 
 use super::signals::{Followed, Letters, Replayed};
@@ -29,13 +29,17 @@ pub(super) fn key(event: &Event) -> Option<u64> {
 pub(super) async fn open(
     store: &dyn Store,
     subscription: &Subscription,
-    standing: Standing,
-    (at, first): (Option<Offset>, bool),
+    known: Option<Standing>,
+    (at, from, first): (Option<Offset>, Offset, bool),
     now: Timestamp,
 ) -> Result<(Lane, Vec<Arc<Event>>), Unavailable> {
+    let standing = match known {
+        Some(standing) => standing,
+        None => standing(store, subscription).await?,
+    };
     let begins = |cursor| Progress { cursor, ..Progress::default() };
     let kept = if at.is_none() { store.progress(&subscription.id).await? } else { None };
-    let progress = kept.unwrap_or_else(|| begins(at.unwrap_or(subscription.start)));
+    let progress = kept.unwrap_or_else(|| begins(at.unwrap_or(from)));
     let Progress { cursor, acked, rows } = progress;
     // A clock that was set back must not stretch a step.
     let longest = subscription.settings.schedule.longest_wait();
@@ -58,6 +62,12 @@ pub(super) async fn open(
     let standing = Standing { circuit, ..standing };
     let acks = Acks::from_bytes(cursor, &acked);
     Ok((Lane::new(subscription.settings.clone(), standing, cursor, acks, keyed, now), in_doubt))
+}
+
+/// How a subscription stands, as the log keeps it.
+pub(super) async fn standing(store: &dyn Store, subscription: &Subscription) -> Result<Standing, Unavailable> {
+    let kept = store.get(Kind::Standing, Owner::Tenant(subscription.tenant), &subscription.id).await?;
+    Ok(kept.and_then(|document| serde_json::from_slice(&document.body).ok()).unwrap_or_default())
 }
 
 /// Those of `letters` that are open, with the keys of their events if `keyed`.

@@ -47,10 +47,13 @@ pub(super) struct Opening {
     pub(super) shard: Arc<Shard>,
     pub(super) number: u32,
     pub(super) subscription: Arc<Subscription>,
-    pub(super) standing: Standing,
+    /// How it stands; `None`: the log says.
+    pub(super) standing: Option<Standing>,
     pub(super) bucket: Option<Bucket>,
     /// Its cursor; `None`: what the log keeps of it says.
     pub(super) at: Option<Offset>,
+    /// The same, if the log is to say it and keeps nothing.
+    pub(super) from: Offset,
     pub(super) own: bool,
     /// It was there when the process started.
     pub(super) loaded: bool,
@@ -62,7 +65,7 @@ pub(super) struct Opening {
 
 /// Runs a lane until it has nothing to do, is told to end, or the log is fenced.
 pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, orders: mpsc::UnboundedReceiver<Ordered>) {
-    let Opening { shard, number, subscription, standing, bucket, at, own, loaded, replays, bell, live } = opening;
+    let Opening { shard, number, subscription, standing, bucket, at, from, own, loaded, replays, bell, live } = opening;
     // Once all are known; and a few at a time: thousands that are behind at a start would fill the queue of readers.
     // An error says that nobody is left to begin.
     let _ = shard.phase().wait_for(|phase| *phase > Phase::Loading).await;
@@ -70,7 +73,7 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
     let turn = if at.is_none() || loaded { shard.openings.acquire().await.ok() } else { None };
     let open = async || {
         let (store, now) = (&*shard.store, (shard.env.now)());
-        let (lane, in_doubt) = reading::open(store, &subscription, standing.clone(), (at, loaded), now).await?;
+        let (lane, in_doubt) = reading::open(store, &subscription, standing.clone(), (at, from, loaded), now).await?;
         let under_way = if replays { ordering::replays(&shard, &subscription).await? } else { Vec::new() };
         Ok((lane, in_doubt, under_way))
     };
@@ -85,7 +88,9 @@ pub(super) async fn run(opening: Opening, mut told: watch::Receiver<Told>, order
         };
         let Some(error) = opened.filter(|error| !matches!(error, Unavailable::Fenced(_))) else {
             let committed = at.unwrap_or(Offset(u64::MAX));
-            return shard.finish(number, End { standing, bucket, own, committed, replays });
+            let recall = standing.is_none();
+            let standing = standing.unwrap_or_default();
+            return shard.finish(number, End { standing, bucket, own, committed, replays, recall });
         };
         tracing::warn!(subscription = &*subscription.id, %error, "a lane cannot start yet");
         tokio::select! {
@@ -346,7 +351,8 @@ impl Runner {
     fn end(&self) -> End {
         let committed = if self.committing.own { self.committing.ledger.cursor() } else { self.lane.cursor() };
         let (standing, bucket) = (self.lane.standing().clone(), self.lane.bucket());
-        End { standing, bucket, own: self.committing.own, committed, replays: !self.replays.is_empty() }
+        let replays = !self.replays.is_empty();
+        End { standing, bucket, own: self.committing.own, committed, replays, recall: false }
     }
 
     /// Whether the lane is over: it was told to end and has committed all, or nothing is left to do.

@@ -154,14 +154,17 @@ impl Shard {
             Kept::Nothing if phase == Phase::Running => Kept::More,
             kept => kept,
         };
-        let since = state.known.swept(tenant, slot).unwrap_or(subscription.start);
+        let stopped = state.known.take_stopped(&id).filter(|_| !subscription.fresh);
+        let before = if phase == Phase::Running { stopped } else { state.known.swept(tenant, slot) };
+        let since = before.unwrap_or(subscription.start);
         let place = self.part(&mut state, tenant);
         let entry = Entry {
             slot,
             standing: state.known.standings.remove(&id).unwrap_or_default(),
             dead: state.known.dead.remove(&id).unwrap_or(0),
-            replays: state.known.replays.remove(&id),
+            replays: state.known.replays.remove(&id) || stopped.is_some(),
             loaded: phase == Phase::Loading,
+            recall: stopped.is_some(),
             since: kept.cursor().unwrap_or(since),
             own: kept != Kept::Nothing,
             committed: kept.cursor().unwrap_or_default(),
@@ -227,10 +230,11 @@ impl Shard {
             shard: Arc::clone(self),
             number,
             subscription: Arc::clone(&entry.subscription),
-            standing: entry.standing.clone(),
+            standing: (!std::mem::take(&mut entry.recall)).then(|| entry.standing.clone()),
             bucket: entry.bucket,
             at,
             own: entry.own,
+            from: entry.since,
             loaded: std::mem::take(&mut entry.loaded),
             replays: entry.replays,
             bell: Arc::clone(&running.bell),
@@ -271,7 +275,12 @@ impl Shard {
             let Some(number) = state.by_id.remove(id) else { return };
             state.interest(number, false);
             state.untrack(number);
-            state.entries.remove(&number).and_then(|entry| entry.lane)
+            let Some(entry) = state.entries.remove(&number) else { return };
+            let place = state.parts.get(&entry.subscription.tenant).map_or(Offset(0), |part| part.place);
+            let settled = |lane: &Running| lane.live.lock().clear;
+            let through = entry.lane.as_deref().map_or(entry.since.max(place), settled);
+            state.known.remember_stopped(id.into(), through);
+            entry.lane
         };
         if let Some(mut lane) = lane {
             lane.tell(Told::Settle);

@@ -59,6 +59,33 @@ async fn with_a_dead_letter(rig: &Rig) -> (Receiver, DeadLetter) {
 }
 
 #[tokio::test]
+async fn one_that_is_started_again_goes_on_where_it_was_and_as_it_stood() {
+    let rig = Rig::new().await;
+    let receiver = Receiver::start().await;
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    rig.append((1..=3).map(|n| event(&format!("e{n}"), "order.created"))).await;
+    receiver.wait(3).await;
+    // It has no progress of its own then.
+    while !rig.store.behind("", 1).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // As when its removal fails.
+    rig.dispatcher.stop("w").await;
+    rig.append([event("e4", "order.created")]).await;
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    receiver.wait(4).await;
+    rig.settled("w").await;
+    assert_eq!(order(&rig, Order::Pause).await, Became::Done(1));
+    rig.dispatcher.stop("w").await;
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    rig.append([event("e5", "order.created")]).await;
+    rig.status("w", |status| !status.standing.is_active()).await;
+    assert_eq!(order(&rig, Order::Resume).await, Became::Done(1));
+    let ids: Vec<_> = receiver.wait(5).await.iter().map(|post| post.id().to_owned()).collect();
+    assert_eq!(ids, ["e1", "e2", "e3", "e4", "e5"]);
+}
+
+#[tokio::test]
 async fn a_dead_letter_that_was_discarded_first_is_not_sent_again() {
     let rig = Rig::new().await;
     let (receiver, letter) = with_a_dead_letter(&rig).await;

@@ -1,6 +1,6 @@
 //! What the log keeps of subscriptions that are not started yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::{HashMap, HashSet};
 use tidings_core::circuit::Standing;
@@ -11,6 +11,8 @@ use tidings_log::store::{Behind, Extent, Swept};
 /// How far a sweeper goes back at the start for those that have a cursor of their own and nothing else: it reads once for
 /// all, but they make the others wait. Who is further behind reads for itself.
 const NEAR: u64 = 65_536;
+/// Subscriptions that were stopped and may be started again: their removal may fail.
+const STOPPED_MAX: usize = 1_024;
 
 /// What progress a subscription has of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) struct Known {
     pub(super) replays: HashSet<Box<str>>,
     pub(super) standings: HashMap<Box<str>, Standing>,
     swept: BTreeMap<(Tenant, u8), Offset>,
+    /// Through where those are settled that were stopped, should the log keep nothing of them.
+    stopped: VecDeque<(Box<str>, Offset)>,
 }
 
 impl Kept {
@@ -60,6 +64,18 @@ impl Known {
     /// What a subscription has of its own; it is not asked for again.
     pub(super) fn take_behind(&mut self, id: &str) -> Kept {
         self.behind.remove(id).unwrap_or(Kept::Nothing)
+    }
+
+    /// Notes that a subscription is stopped.
+    pub(super) fn remember_stopped(&mut self, id: Box<str>, through: Offset) {
+        self.stopped.truncate(STOPPED_MAX - 1);
+        self.stopped.push_front((id, through));
+    }
+
+    /// Through where one that was stopped is settled.
+    pub(super) fn take_stopped(&mut self, id: &str) -> Option<Offset> {
+        let place = self.stopped.iter().position(|(stopped, _)| **stopped == *id)?;
+        self.stopped.remove(place).map(|(_, through)| through)
     }
 
     /// A slot's cursor.

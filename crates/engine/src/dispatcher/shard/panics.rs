@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tidings_core::circuit::Standing;
 use tidings_core::offset::Offset;
-use tidings_log::store::{Kind, Owner};
 use tidings_log::{CommitError, Tenant, Unavailable};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -16,7 +14,7 @@ use super::{Phase, Shard};
 use crate::dispatcher::entry::{End, Told};
 use crate::dispatcher::orders::Ordered;
 use crate::dispatcher::runner::{self, Opening};
-use crate::dispatcher::{Subscription, sweeper};
+use crate::dispatcher::{Subscription, reading, sweeper};
 
 /// Before a task that panicked begins again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -62,15 +60,13 @@ impl Shard {
             return Err(error);
         }
         let progress = self.store.progress(&subscription.id).await?;
-        let owner = Owner::Tenant(subscription.tenant);
-        let standing = self.store.get(Kind::Standing, owner, &subscription.id).await?;
-        let standing = standing.and_then(|document| serde_json::from_slice::<Standing>(&document.body).ok());
         Ok(End {
-            standing: standing.unwrap_or_default(),
+            standing: reading::standing(&*self.store, subscription).await?,
             bucket: None,
             own: own || progress.is_some(),
             committed: progress.map_or(at.unwrap_or(subscription.start), |progress| progress.cursor),
             replays: true,
+            recall: false,
         })
     }
 
