@@ -246,12 +246,11 @@ impl Lane {
         if offset > self.cursor {
             return false;
         }
-        let key = key.filter(|_| self.is_ordered());
         if let Some(item) = self.items.get_mut(&offset) {
             if item.stage != Stage::Parked || item.untold {
                 return false;
             }
-            *item = Item { unsettled: item.unsettled, ..Item::revived(key, replay) };
+            *item = Item { unsettled: item.unsettled, ..Item::revived(item.key, replay) };
             self.parked -= 1;
             self.changed.insert(offset);
             return true;

@@ -174,3 +174,15 @@ fn what_waited_goes_when_aggregates_keep_no_order_any_more() {
         assert_eq!((commit(&mut lane).cursor.max(lane.cursor()), lane.rows()), (Offset(201), left));
     }
 }
+
+#[test]
+fn what_is_sent_again_when_aggregates_keep_no_order_any_more_forgets_nothing() {
+    let (state, followers) = (RowState::Parked, Some(Offset(1)));
+    let row = Row { offset: Offset(1), attempts: 1, state, followers, ..Row::default() };
+    let settings = Settings { ordering: Ordering::None, ..settings() };
+    let rows = [(row, Some(7))];
+    let mut lane = Lane::new(settings, Standing::default(), Offset(3), Acks::default(), rows, minutes(0));
+    assert!(!lane.revive(Offset(2), Some(7), Some("rp".into())), "it is still to come");
+    assert!(lane.revive(Offset(1), Some(7), None));
+    assert_eq!(commit(&mut lane).rows[0].followers, Some(Offset(1)));
+}
