@@ -2,6 +2,7 @@
 
 mod harsh;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tidings_core::event::Channel;
@@ -31,7 +32,8 @@ pub fn world(seed: u64) -> World {
 /// A world of the harsh kind: in it the places of sweepers, slots and lanes disagree often.
 pub fn harsh(seed: u64) -> World {
     let mut world = harsh::world(seed);
-    killers(seed, &mut world);
+    killers(seed, &mut world, 100..=600);
+    consumers(seed, &mut world);
     world.acts.sort_by_key(|(at, _)| *at);
     world
 }
@@ -50,7 +52,7 @@ fn plain(seed: u64) -> World {
     orders(&mut chance, &mut world, length_ms);
     ends(&mut chance, &mut world, length_ms);
     world.disk = disk(&mut chance, length_ms);
-    killers(seed, &mut world);
+    killers(seed, &mut world, 10..=60);
     consumers(seed, &mut world);
     world.acts.sort_by_key(|(at, _)| *at);
     world
@@ -178,12 +180,12 @@ fn ends(chance: &mut Chance, world: &mut World, length_ms: u64) {
     }
 }
 
-/// Events at which the process ends.
-fn killers(seed: u64, world: &mut World) {
+/// Events at which the process ends: one in so many, at some webhooks.
+fn killers(seed: u64, world: &mut World, once_in: RangeInclusive<u64>) {
     let mut chance = Chance::about(seed, &["killers"]);
     for hook in &mut world.hooks {
         if chance.once_in(8) {
-            hook.poison.kills = chance.within(10..=60);
+            hook.poison.kills = chance.within(once_in.clone());
         }
     }
 }
