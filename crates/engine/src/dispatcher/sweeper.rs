@@ -67,8 +67,7 @@ async fn advance(shard: &Arc<Shard>, tenant: Tenant) -> bool {
         return false;
     }
     if place.next() < extent.first {
-        tracing::warn!(tenant = tenant.0, first = extent.first.0, "retention removed events that were not looked at");
-        shard.pass(tenant, Offset(extent.first.0 - 1));
+        shard.miss(tenant, extent.first);
         return true;
     }
     if let Some(events) = shard.store.tail().after(tenant, place, CHUNK) {
@@ -77,6 +76,9 @@ async fn advance(shard: &Arc<Shard>, tenant: Tenant) -> bool {
     }
     match shard.store.read(Query::after(tenant, place, CHUNK)).await {
         Ok(page) => {
+            if place.next() < page.first {
+                shard.miss(tenant, page.first);
+            }
             shard.put(tenant, &page.events);
             shard.pass(tenant, page.reached);
             page.reached > place

@@ -10,8 +10,8 @@ use tidings_core::lane::{OnExhausted, Settings as Terms};
 use tidings_core::offset::Offset;
 use tidings_core::rate::Rate;
 use tidings_core::retry::Schedule;
-use tidings_engine::dispatcher::{Job, Only, Order, Outcome, Subscription};
-use tidings_log::store::DeadQuery;
+use tidings_engine::dispatcher::{Job, Only, Order, Outcome, SLOTS, Subscription};
+use tidings_log::store::{DeadQuery, Sweep};
 use tidings_log::{Query, Store, Write};
 
 use crate::flaky::Flaky;
@@ -94,6 +94,33 @@ async fn what_retention_takes_from_a_lane_that_reads_is_told() {
     flaky.held.send_replace(false);
     rig.settled("w").await;
     assert_eq!(gaps(&rig).await, [(1, first - 1)]);
+    assert_eq!(receiver.posts().len() as u64, 1_500 - (first - 1));
+}
+
+#[tokio::test]
+async fn what_retention_takes_from_a_sweeper_that_is_behind_is_told_to_whom_it_concerns() {
+    let rig = Rig::new().await;
+    for part in 0..3 {
+        rig.append((0..500).map(|n| event(&format!("e{}", part * 500 + n), &format!("a{n}")))).await;
+    }
+    let sweep = |slot| Write::Sweep(Sweep { tenant: rig.tenant, slot, through: Offset(100), current: Vec::new() });
+    rig.store.commit(now(), (0..SLOTS).map(sweep).collect()).await.unwrap();
+    // Nothing is in memory then.
+    let mut rig = rig.reopen().await;
+    let flaky = Flaky::over(&rig.store);
+    rig.load_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
+    flaky.held.send_replace(true);
+    let receiver = Receiver::start().await;
+    rig.dispatcher.start(rig.webhook("w", &receiver));
+    rig.dispatcher.begin();
+    while flaky.held.receiver_count() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let first = trimmed(&rig).await;
+    flaky.held.send_replace(false);
+    receiver.wait(usize::try_from(1_500 - (first - 1)).unwrap()).await;
+    rig.settled("w").await;
+    assert_eq!(gaps(&rig).await, [(101, first - 1)]);
     assert_eq!(receiver.posts().len() as u64, 1_500 - (first - 1));
 }
 

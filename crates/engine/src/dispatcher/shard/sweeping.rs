@@ -67,6 +67,33 @@ impl Shard {
         }
     }
 
+    /// Moves a tenant's place to where the log begins since retention removed events that were not looked at. Each whom
+    /// that may concern reads for itself, and tells it.
+    pub(in crate::dispatcher) fn miss(self: &Arc<Self>, tenant: Tenant, first: Offset) {
+        tracing::warn!(tenant = tenant.0, first = first.0, "retention removed events that were not looked at");
+        let through = Offset(first.0 - 1);
+        let mut state = self.state.lock();
+        let State { entries, parts, .. } = &mut *state;
+        let Some(part) = parts.get_mut(&tenant) else { return };
+        let place = part.place;
+        part.place = place.max(through);
+        let mut concerned = Vec::new();
+        for (number, entry) in entries.iter_mut().filter(|(_, entry)| entry.subscription.tenant == tenant) {
+            let settled = place.max(entry.since);
+            match &mut entry.lane {
+                Some(lane) => {
+                    lane.attached = false;
+                    lane.bell.notify_one();
+                }
+                None if entry.standing.is_active() && settled < through => concerned.push((*number, settled)),
+                None => {}
+            }
+        }
+        for (number, settled) in concerned {
+            self.spawn(&mut state, number, Some(settled), VecDeque::new());
+        }
+    }
+
     /// A tenant's place, and whether anybody wants events.
     pub(in crate::dispatcher) fn place(&self, tenant: Tenant) -> (Offset, bool) {
         let state = self.state.lock();
