@@ -151,7 +151,7 @@ impl Shard {
         // One that was made since the log was asked begins with what was committed with it.
         let kept = match state.known.take_behind(&id) {
             Kept::Nothing if phase == Phase::Running && subscription.fresh => Kept::Cursor(subscription.start),
-            Kept::Nothing if phase == Phase::Running => Kept::More,
+            Kept::Nothing if phase == Phase::Running => Kept::More(subscription.start),
             kept => kept,
         };
         let stopped = state.known.take_stopped(&id).filter(|_| !subscription.fresh);
@@ -167,7 +167,7 @@ impl Shard {
             recall: stopped.is_some(),
             since: kept.cursor().unwrap_or(since),
             own: kept != Kept::Nothing,
-            committed: kept.cursor().unwrap_or_default(),
+            committed: kept.committed(),
             bucket: None,
             lane: None,
             renewed: false,
@@ -177,7 +177,7 @@ impl Shard {
         state.by_id.insert(id, number);
         state.entries.insert(number, entry);
         state.count(number);
-        if active && (kept == Kept::More || replays) {
+        if active && (kept.is_more() || replays) {
             self.spawn(&mut state, number, None, VecDeque::new());
         } else if active {
             state.interest(number, true);
@@ -214,8 +214,11 @@ impl Shard {
         let (told_sender, told) = watch::channel(Told::Run);
         let (orders_sender, orders) = mpsc::unbounded_channel();
         let (alive, ended) = watch::channel(());
-        let cursor = at.unwrap_or(entry.since);
-        let live = Arc::new(Mutex::new(Live { cursor, clear: cursor, own: entry.own, ..Live::default() }));
+        // What is shown until it is read what more there is: something.
+        let cursor = at.unwrap_or(if entry.own { entry.committed.min(entry.since) } else { entry.since });
+        let pending = usize::from(at.is_none());
+        let live = Live { cursor, clear: cursor, own: entry.own, pending, ..Live::default() };
+        let live = Arc::new(Mutex::new(live));
         let running = Running {
             told: told_sender,
             orders: orders_sender,

@@ -29,9 +29,9 @@ fn other(number: usize) -> String {
     format!("other{number}")
 }
 
-/// After a crash: of 40 events the slots are at 32, `changes` tell of `w`, and others have their cursors at 5, for whom
-/// the sweepers go back. Nothing can be read yet.
-async fn gone_back(changes: Option<Changes>, receiver: &Receiver) -> (Rig, Arc<Flaky>) {
+/// After a crash: of 40 events the slots are at 32, `changes` tell of `w`, and others have their cursors at 5. Nothing is
+/// in memory.
+async fn crashed(changes: Option<Changes>) -> Rig {
     let rig = Rig::new().await;
     rig.append((1..=40).map(event)).await;
     let sweep = |slot| Write::Sweep(Sweep { tenant: rig.tenant, slot, through: Offset(32), current: Vec::new() });
@@ -39,8 +39,12 @@ async fn gone_back(changes: Option<Changes>, receiver: &Receiver) -> (Rig, Arc<F
     let settle = changes.map(settle).map(Write::Settle);
     let others = (0..OTHERS).map(|number| opening(&other(number), rig.tenant, Offset(5)));
     rig.store.commit(now(), (0..SLOTS).map(sweep).chain(others).chain(settle).collect()).await.unwrap();
-    // Nothing is in memory then.
-    let mut rig = rig.reopen().await;
+    rig.reopen().await
+}
+
+/// The same, for all: the sweepers go back. Nothing can be read yet.
+async fn gone_back(changes: Option<Changes>, receiver: &Receiver) -> (Rig, Arc<Flaky>) {
+    let mut rig = crashed(changes).await;
     let flaky = Flaky::over(&rig.store);
     flaky.held.send_replace(true);
     rig.load_over(Arc::clone(&flaky) as Arc<dyn Store>).await;
@@ -92,6 +96,15 @@ async fn an_order_before_the_sweeper_came_to_where_a_slot_was_repeats_nothing() 
     let activate = Order::Activate(Point::Cursor);
     assert_eq!(rig.dispatcher.order("w", activate, Vec::new()).await.unwrap().unwrap(), Outcome::Pointless);
     assert_eq!(got(&rig, &flaky, &receiver).await, [33, 34, 35, 36, 37, 38, 39, 40]);
+}
+
+#[tokio::test]
+async fn who_has_not_begun_is_as_far_behind_as_it_was() {
+    let mut rig = crashed(Some(Changes { cursor: Offset(30), acked: vec![0b10], ..Changes::default() })).await;
+    rig.load_over(Arc::clone(&rig.store)).await;
+    rig.dispatcher.start(rig.webhook("w", &Receiver::start().await));
+    let status = rig.dispatcher.status("w").unwrap();
+    assert_eq!((status.cursor, status.lag, status.pending), (Offset(30), 10, 1));
 }
 
 #[tokio::test]

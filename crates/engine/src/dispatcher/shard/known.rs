@@ -21,8 +21,8 @@ pub(super) enum Kept {
     Nothing,
     /// A cursor, and nothing else.
     Cursor(Offset),
-    /// Something beside that.
-    More,
+    /// A cursor, and something beside that.
+    More(Offset),
 }
 
 #[derive(Default)]
@@ -43,6 +43,19 @@ impl Kept {
     pub(super) fn cursor(self) -> Option<Offset> {
         if let Self::Cursor(cursor) = self { Some(cursor) } else { None }
     }
+
+    /// Whether there is more than a cursor.
+    pub(super) fn is_more(self) -> bool {
+        matches!(self, Self::More(_))
+    }
+
+    /// The cursor, whatever is beside it.
+    pub(super) fn committed(self) -> Offset {
+        match self {
+            Self::Nothing => Offset::default(),
+            Self::Cursor(cursor) | Self::More(cursor) => cursor,
+        }
+    }
 }
 
 impl Known {
@@ -58,7 +71,7 @@ impl Known {
         if plain && cursor.next() >= extent.first && from.0.saturating_sub(cursor.0) <= NEAR {
             self.near.entry(tenant).and_modify(|near| *near = cursor.min(*near)).or_insert(cursor);
         }
-        self.behind.insert(subscription, if plain { Kept::Cursor(cursor) } else { Kept::More });
+        self.behind.insert(subscription, if plain { Kept::Cursor(cursor) } else { Kept::More(cursor) });
     }
 
     /// What a subscription has of its own; it is not asked for again.
