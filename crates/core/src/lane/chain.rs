@@ -45,8 +45,13 @@ impl Lane {
             && let Some(after) = followers
         {
             // A row in whose front another one came since says what was dropped then.
-            let first = chain.dropped.map_or(after, |(first, _)| first.min(after));
-            chain.dropped = Some((first, self.cursor));
+            let told = chain.dropped.map(|(first, _)| first);
+            chain.dropped = Some((told.map_or(after, |first| first.min(after)), self.cursor));
+            let first = chain.order.front().copied().filter(|first| *first < offset);
+            // While no order was kept, one before it may have got a row that does not say so: now that one must.
+            if let Some(first) = first.filter(|_| told.is_none_or(|told| after < told)) {
+                self.tell(first);
+            }
         }
         if settled || (followers.is_some() && !self.is_ordered()) {
             self.follows.insert(offset);

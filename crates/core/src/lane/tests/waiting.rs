@@ -186,3 +186,12 @@ fn what_is_sent_again_when_aggregates_keep_no_order_any_more_forgets_nothing() {
     assert!(lane.revive(Offset(1), Some(7), None));
     assert_eq!(commit(&mut lane).rows[0].followers, Some(Offset(1)));
 }
+
+#[test]
+fn the_first_row_tells_of_those_that_wait_once_an_order_is_kept_again() {
+    let row = |offset, followers| (Row { offset: Offset(offset), followers, ..Row::default() }, Some(7));
+    let rows = [row(3, None), row(8, Some(Offset(3)))];
+    let mut lane = Lane::new(settings(), Standing::default(), Offset(9), Acks::default(), rows, minutes(0));
+    let told: Vec<_> = commit(&mut lane).rows.iter().map(|row| (row.offset, row.followers)).collect();
+    assert_eq!(told, [(Offset(3), Some(Offset(3)))]);
+}
