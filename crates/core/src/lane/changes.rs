@@ -88,7 +88,7 @@ impl Lane {
                 }
                 item.kept = Kept::Writing;
                 changes.rows.push(item.row(offset, followers));
-                Some(Wrote::Row { settles: stage != Stage::Sending })
+                Some(Wrote::Row { settles: item.unsettled && stage != Stage::Sending })
             }
         }
     }
@@ -111,8 +111,8 @@ impl Lane {
 
     fn row_committed(&mut self, offset: Offset, settles: bool) {
         let Some(item) = self.items.get_mut(&offset) else { return };
-        // What was sent since then is unsettled again.
-        if settles && item.stage != Stage::Sending && mem::take(&mut item.unsettled) {
+        // What is sent since then, as it waited only for its aggregate, is unsettled.
+        if settles && mem::take(&mut item.unsettled) {
             self.unsettled -= 1;
         }
         if item.kept == Kept::Writing {

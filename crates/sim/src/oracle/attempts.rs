@@ -13,7 +13,7 @@ use crate::run::CAREFUL;
 use crate::world::Order;
 
 /// An outcome is committed that soon after it is known, if the disk works: two commits, each as slow as it gets.
-const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
 /// A life that is careful has not become so, or ceased to be, for so long.
 const SURELY: Duration = Duration::from_secs(5);
 /// What may be unsettled at a time.

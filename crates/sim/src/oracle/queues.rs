@@ -7,6 +7,7 @@ use tidings_core::lane::Ordering;
 use tidings_core::offset::Offset;
 use tidings_core::time::Timestamp;
 
+use super::attempts::COMMITTED_WITHIN;
 use super::{Case, ms};
 use crate::run::End;
 use crate::workers::Fetched;
@@ -88,7 +89,8 @@ fn order(case: &mut Case<'_>, fetched: &[&Fetched]) {
 /// Whether a process that ended left word of what workers had: one that was cut off while the disk failed could not.
 fn is_kept(case: &Case<'_>, life: u32) -> bool {
     let (end, at) = case.end(life);
-    let troubled = case.run.world.disk.troubles.iter().any(|trouble| trouble.from <= at && at <= trouble.until);
+    let troubles = &case.run.world.disk.troubles;
+    let troubled = troubles.iter().any(|trouble| trouble.from <= at && at <= trouble.until.plus(COMMITTED_WITHIN));
     end == End::Stopped || (end == End::Cancelled && !troubled)
 }
 

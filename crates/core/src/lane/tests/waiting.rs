@@ -195,3 +195,17 @@ fn the_first_row_tells_of_those_that_wait_once_an_order_is_kept_again() {
     let told: Vec<_> = commit(&mut lane).rows.iter().map(|row| (row.offset, row.followers)).collect();
     assert_eq!(told, [(Offset(3), Some(Offset(3)))]);
 }
+
+#[test]
+fn what_is_sent_while_its_row_is_written_is_unsettled() {
+    let row = Row { offset: Offset(1), state: RowState::Settled, followers: Some(Offset(1)), ..Row::default() };
+    let mut lane = Lane::new(settings(), Standing::default(), Offset(3), Acks::default(), [(row, Some(7))], minutes(0));
+    follow(&mut lane);
+    assert_eq!(lane.take_changes().unwrap().rows.len(), 1, "the first of those that waited has one now");
+    let send = lane.next(minutes(0)).unwrap();
+    settle(&mut lane, &send, Outcome::Delivered(Answer::default()), minutes(0));
+    lane.committed();
+    assert_eq!((send.offset, lane.unsettled()), (Offset(2), 1));
+    commit(&mut lane);
+    assert_eq!(lane.unsettled(), 0);
+}
