@@ -9,6 +9,7 @@ use tidings_core::time::Timestamp;
 
 use super::attempts::COMMITTED_WITHIN;
 use super::{Case, ms};
+use crate::disk::Trouble;
 use crate::run::End;
 use crate::workers::Fetched;
 
@@ -89,8 +90,8 @@ fn order(case: &mut Case<'_>, fetched: &[&Fetched]) {
 /// Whether a process that ended left word of what workers had: one that was cut off while the disk failed could not.
 fn is_kept(case: &Case<'_>, life: u32) -> bool {
     let (end, at) = case.end(life);
-    let troubles = &case.run.world.disk.troubles;
-    let troubled = troubles.iter().any(|trouble| trouble.from <= at && at <= trouble.until.plus(COMMITTED_WITHIN));
+    let failed = |trouble: &Trouble| trouble.from <= at && at <= trouble.until.plus(COMMITTED_WITHIN);
+    let troubled = case.run.world.disk.troubles.iter().any(failed);
     end == End::Stopped || (end == End::Cancelled && !troubled)
 }
 

@@ -289,3 +289,25 @@ fn a_slow_rate_holds_although_there_is_little_to_do_between() {
         assert!(early <= 14, "{early} attempts in two minutes");
     });
 }
+
+/// A replay has a parked event sent again although its dead letter is open, and the letter is discarded when the event is
+/// given up again.
+#[test]
+fn what_is_discarded_at_the_moment_when_it_is_given_up_again_can_be_decided_on_again() {
+    for discarded in (1_760..1_880).step_by(5) {
+        let build = |world: &mut World| {
+            world.disk.read_ms = 40;
+            let poison = Poison { id: Some("bad-400-0"), ..Poison::default() };
+            let settings = Settings { on_exhausted: OnExhausted::Park, ..quick(&[500]) };
+            world.hook(Hook { poison, settings, ..Hook::named("w") });
+            world.publish(0, Duration::ZERO, &["a"], 30);
+            world.publish(400, Duration::ZERO, &["bad"], 3);
+            world.act(700, Act::Order(0, Order::ReplayAll));
+            world.act(discarded, Act::Order(0, Order::Discard));
+        };
+        always(build, |run| {
+            let ids: BTreeSet<_> = delivered(run).iter().map(|seen| &*seen.id).collect();
+            assert_eq!(ids.len(), 32, "all but the one that always fails");
+        });
+    }
+}

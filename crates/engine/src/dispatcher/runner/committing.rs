@@ -107,8 +107,10 @@ impl Runner {
 
     fn commit(&mut self, now: Timestamp) {
         self.signals.flush = None;
-        let mut writes = self.committing.ledger.writes(now);
-        writes.extend(self.committing.taken.writes.iter().chain(&self.committing.taken.added).cloned());
+        let Beside { writes, added, .. } = &self.committing.taken;
+        // First what closes dead letters: an event that is given up again at this moment gets one that is open.
+        let writes = writes.iter().cloned().chain(self.committing.ledger.writes(now)).chain(added.iter().cloned());
+        let writes = writes.collect();
         self.signals.commit = Some(self.shard.store.commit(now, writes));
     }
 
