@@ -105,9 +105,15 @@ pub(crate) fn parse<'a, T: DeserializeOwned>(json: impl Deserializer<'a>) -> Res
         if !text.is_empty() {
             text.push_str(": ");
         }
-        text.extend(error.inner().to_string().chars().take(MESSAGE_CHARS_MAX));
+        text.extend(in_terms_of_json(&error.inner().to_string()).chars().take(MESSAGE_CHARS_MAX));
         invalid(text)
     })
+}
+
+/// What serde says without the names of the code's own types.
+fn in_terms_of_json(text: &str) -> String {
+    let Some((before, after)) = text.split_once("expected struct ") else { return text.to_owned() };
+    format!("{before}expected an object{}", after.trim_start_matches(|c: char| c.is_alphanumeric()))
 }
 
 /// A body that is JSON but not what the route takes.
@@ -134,4 +140,27 @@ pub(crate) fn answer(status: StatusCode, json: impl Into<Body>) -> Response<Body
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_terms_of_json;
+
+    #[test]
+    fn a_refusal_does_not_name_a_type_of_the_code() {
+        let refusals = [
+            ("invalid type: sequence, expected struct Retry", "invalid type: sequence, expected an object"),
+            (
+                "invalid type: map, expected a string at line 1 column 9",
+                "invalid type: map, expected a string at line 1 column 9",
+            ),
+            (
+                "invalid type: null, expected struct Retry at line 1 column 9",
+                "invalid type: null, expected an object at line 1 column 9",
+            ),
+        ];
+        for (text, told) in refusals {
+            assert_eq!(in_terms_of_json(text), told);
+        }
+    }
 }
