@@ -5,7 +5,7 @@ mod harsh;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tidings_core::event::Channel;
+use tidings_core::event::{Channel, Draft};
 use tidings_core::filter::Filter;
 use tidings_core::lane::{OnExhausted, Ordering, Pull, Settings};
 use tidings_core::rate::Rate;
@@ -136,9 +136,7 @@ fn publishers(chance: &mut Chance, world: &mut World, length_ms: u64) {
                 .map(|_| {
                     number += 1;
                     // Two tenants have the same ids and the same aggregates.
-                    let aggregate = (!chance.once_in(6)).then(|| format!("a{}", chance.below(aggregates)));
-                    let channels: Vec<&str> = CHANNELS.into_iter().filter(|_| chance.once_in(2)).collect();
-                    event(tenant, &format!("e{number}"), aggregate.as_deref(), chance.pick::<&str>(&TYPES), &channels)
+                    draft(chance, tenant, number, aggregates, 6)
                 })
                 .collect();
             world.acts.push((moment, Act::Publish(tenant, batch)));
@@ -206,20 +204,33 @@ fn consumers(seed: u64, world: &mut World) {
 }
 
 fn disk(chance: &mut Chance, length_ms: u64) -> Nature {
-    let troubles = (0..chance.below(3)).map(|_| {
-        let from = chance.below(length_ms);
-        Trouble {
-            from: at(from),
-            until: at(from + chance.within(100..=30_000)),
-            reason: if chance.once_in(2) { Unavailable::Full } else { Unavailable::Busy },
-            once_in: *chance.pick(&[1, 2, 10]),
-        }
-    });
-    let troubles = troubles.collect();
+    let troubles = troubles(chance, 3, length_ms, 30_000);
     Nature {
         commit_ms: *chance.pick(&[1, 4, 20]),
         read_ms: *chance.pick(&[0, 0, 2, 10]),
         troubles,
         ..Nature::default()
     }
+}
+
+/// Fewer than `bound` times in which commits fail, each of at most `longest_ms`.
+fn troubles(chance: &mut Chance, bound: u64, length_ms: u64, longest_ms: u64) -> Vec<Trouble> {
+    let count = chance.below(bound);
+    let trouble = |_| {
+        let from = chance.below(length_ms);
+        Trouble {
+            from: at(from),
+            until: at(from + chance.within(100..=longest_ms)),
+            reason: if chance.once_in(2) { Unavailable::Full } else { Unavailable::Busy },
+            once_in: *chance.pick(&[1, 2, 10]),
+        }
+    };
+    (0..count).map(trouble).collect()
+}
+
+/// An event of one of so many aggregates, or, once in a while, of none.
+fn draft(chance: &mut Chance, tenant: usize, number: u64, aggregates: u64, none_once_in: u64) -> Draft {
+    let aggregate = (!chance.once_in(none_once_in)).then(|| format!("a{}", chance.below(aggregates)));
+    let channels: Vec<&str> = CHANNELS.into_iter().filter(|_| chance.once_in(2)).collect();
+    event(tenant, &format!("e{number}"), aggregate.as_deref(), chance.pick::<&str>(&TYPES), &channels)
 }

@@ -281,9 +281,8 @@ impl Process {
                     self.order(outside, world, hook, Order::Activate).await;
                 } else if status.parked > 0 {
                     at_rest = false;
-                    let before = outside.decided.lock()[hook];
-                    outside.decided.lock()[hook] += 1;
-                    let order = if before == 0 { Order::ReplayDead } else { Order::Discard };
+                    let again = std::mem::replace(&mut outside.decided.lock()[hook], true);
+                    let order = if again { Order::Discard } else { Order::ReplayDead };
                     self.order(outside, world, hook, order).await;
                 }
             }

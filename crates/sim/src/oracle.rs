@@ -197,9 +197,11 @@ impl<'a> Case<'a> {
         self.run.lives.iter().take(count).any(|life| life.careful)
     }
 
-    /// Whether the attempt seen at `place` is in the history.
-    pub(crate) fn is_told(&self, place: usize) -> bool {
-        self.history.iter().any(|told| told.seen == Some(place))
+    /// Of each attempt that was seen, whether it is in the history.
+    pub(crate) fn told(&self) -> Vec<bool> {
+        let mut told = vec![false; self.seen.len()];
+        self.history.iter().filter_map(|told| told.seen).for_each(|place| told[place] = true);
+        told
     }
 
     /// Whether what ended at `ended` in a life may be unknown to the next one.

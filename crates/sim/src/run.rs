@@ -134,8 +134,8 @@ pub(crate) struct Outside {
     pub(crate) acked: Arc<Mutex<Vec<Acked>>>,
     /// What is to be published to each tenant and is not acknowledged yet.
     pub(crate) unacked: Vec<Arc<Unacked>>,
-    /// How often, in the end, the dead letters of each webhook were sent again, or given up.
-    pub(crate) decided: Mutex<Vec<u32>>,
+    /// Whether, in the end, the dead letters of each webhook were sent again: then they are given up.
+    pub(crate) decided: Mutex<Vec<bool>>,
     pub(crate) plant: Option<Plant>,
     pub(crate) verbose: bool,
 }
@@ -155,7 +155,7 @@ pub fn run(world: &World, plant: Option<Plant>, verbose: bool) -> Run {
         notes: Arc::default(),
         acked: Arc::default(),
         unacked: (0..world.tenants).map(|_| Arc::default()).collect(),
-        decided: Mutex::new(vec![0; world.hooks.len()]),
+        decided: Mutex::new(vec![false; world.hooks.len()]),
         plant,
         verbose,
     };

@@ -32,9 +32,7 @@ impl Lane {
         item.attempts += 1;
         item.counted = Some(now);
         item.stage = Stage::Waiting(now);
-        self.rows += usize::from(item.kept == Kept::No);
-        item.kept = Kept::Dirty;
-        self.changed.insert(offset);
+        self.tell(offset);
         self.counting.insert(offset);
         true
     }

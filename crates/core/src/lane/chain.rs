@@ -248,7 +248,7 @@ impl Lane {
     }
 
     /// Has the row of an event written, or written again.
-    fn tell(&mut self, offset: Offset) {
+    pub(super) fn tell(&mut self, offset: Offset) {
         let Some(item) = self.items.get_mut(&offset) else { return };
         self.rows += usize::from(item.kept == Kept::No);
         item.kept = Kept::Dirty;

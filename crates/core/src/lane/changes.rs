@@ -167,11 +167,7 @@ impl Lane {
                     self.acks.pass(self.cursor);
                     return;
                 }
-                if let Some(item) = self.items.get_mut(&offset) {
-                    self.rows += 1;
-                    item.kept = Kept::Dirty;
-                }
-                self.changed.insert(offset);
+                self.tell(offset);
             }
             self.cursor = offset;
         }

@@ -76,10 +76,8 @@ impl Lane {
         item.attempts = item.made() - 1;
         item.counted = None;
         item.stage = Stage::Waiting(until);
-        self.rows += usize::from(item.kept == Kept::No);
-        item.kept = Kept::Dirty;
         let key = item.key;
-        self.changed.insert(offset);
+        self.tell(offset);
         // One that came in front of it by a replay waited for it.
         self.promote_first(key);
     }
@@ -107,12 +105,11 @@ impl Lane {
         let Some(item) = self.items.get_mut(&offset) else { return };
         if done {
             item.stage = Stage::Delivered;
+            self.changed.insert(offset);
         } else {
             item.stage = Stage::Followed;
-            self.rows += usize::from(item.kept == Kept::No);
-            item.kept = Kept::Dirty;
+            self.tell(offset);
         }
-        self.changed.insert(offset);
     }
 
     pub(super) fn failed(&mut self, offset: Offset, reason: Box<str>, due: Option<Timestamp>) {
@@ -130,8 +127,7 @@ impl Lane {
         item.untold = item.stage == Stage::Parked;
         self.parked += usize::from(item.untold);
         if item.stage != Stage::Dead {
-            self.rows += usize::from(item.kept == Kept::No);
-            item.kept = Kept::Dirty;
+            self.tell(offset);
         }
     }
 

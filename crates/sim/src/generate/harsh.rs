@@ -6,13 +6,12 @@ use tidings_core::event::{AggregateId, Channel};
 use tidings_core::filter::Filter;
 use tidings_core::lane::{OnExhausted, Ordering, Settings};
 use tidings_core::rate::Rate;
-use tidings_log::Unavailable;
 
-use super::{CHANNELS, TYPES, schedule};
+use super::{CHANNELS, draft, schedule, troubles};
 use crate::chance::Chance;
-use crate::disk::{Nature, Trouble};
+use crate::disk::Nature;
 use crate::receiver::{Mood, Poison};
-use crate::world::{Act, Hook, Order, World, at, event, types};
+use crate::world::{Act, Hook, Order, World, at, types};
 
 /// The harsh world of a seed.
 pub(super) fn world(seed: u64) -> World {
@@ -91,9 +90,7 @@ fn publish(chance: &mut Chance, world: &mut World, length_ms: u64, aggregates: u
         let batch = (0..*chance.pick(sizes))
             .map(|_| {
                 number += 1;
-                let aggregate = (!chance.once_in(8)).then(|| format!("a{}", chance.below(aggregates)));
-                let channels: Vec<&str> = CHANNELS.into_iter().filter(|_| chance.once_in(2)).collect();
-                event(0, &format!("e{number}"), aggregate.as_deref(), chance.pick::<&str>(&TYPES), &channels)
+                draft(chance, 0, number, aggregates, 8)
             })
             .collect();
         world.acts.push((moment, Act::Publish(0, batch)));
@@ -150,16 +147,7 @@ fn ends(chance: &mut Chance, world: &mut World, length_ms: u64) {
 }
 
 fn disk(chance: &mut Chance, length_ms: u64) -> Nature {
-    let troubles = (0..chance.below(4)).map(|_| {
-        let from = chance.below(length_ms);
-        Trouble {
-            from: at(from),
-            until: at(from + chance.within(100..=10_000)),
-            reason: if chance.once_in(2) { Unavailable::Full } else { Unavailable::Busy },
-            once_in: *chance.pick(&[1, 2, 10]),
-        }
-    });
-    let troubles = troubles.collect();
+    let troubles = troubles(chance, 4, length_ms, 10_000);
     let reads_fail = (*chance.pick(&[0, 0, 3, 10, 50]), at(length_ms));
     Nature { commit_ms: *chance.pick(&[1, 4, 20]), read_ms: *chance.pick(&[0, 2, 10, 50, 200]), troubles, reads_fail }
 }

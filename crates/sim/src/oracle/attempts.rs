@@ -22,13 +22,14 @@ pub(super) const UNSETTLED_MAX: usize = 256;
 pub(super) fn check(case: &mut Case<'_>) {
     pair(case);
     lost(case);
+    let told = case.told();
     let mut series: BTreeMap<Box<str>, Vec<usize>> = BTreeMap::new();
     for (place, seen) in case.seen.iter().enumerate() {
         series.entry(seen.id.clone()).or_default().push(place);
     }
     for places in series.values() {
         for (nth, place) in places.iter().enumerate() {
-            number(case, *place, &places[..nth]);
+            number(case, *place, &places[..nth], &told);
         }
     }
     concurrency(case);
@@ -62,8 +63,7 @@ fn pair(case: &mut Case<'_>) {
 
 /// What was seen and is not in the history was forgotten by a process that died.
 fn lost(case: &mut Case<'_>) {
-    let mut told = vec![false; case.seen.len()];
-    case.history.iter().filter_map(|told| told.seen).for_each(|place| told[place] = true);
+    let told = case.told();
     let mut lost = BTreeMap::<u32, usize>::new();
     for place in (0..told.len()).filter(|place| !told[*place]) {
         let Seen { id, attempt, life, ended, .. } = case.seen[place];
@@ -91,7 +91,7 @@ fn lost(case: &mut Case<'_>) {
 }
 
 /// The number and the time of an attempt, after the earlier ones of the same event.
-fn number(case: &mut Case<'_>, place: usize, earlier: &[usize]) {
+fn number(case: &mut Case<'_>, place: usize, earlier: &[usize], told: &[bool]) {
     let seen = case.seen[place];
     let most = u32::try_from(case.settings.schedule.steps().len() + 1).unwrap_or(u32::MAX);
     if seen.attempt > most {
@@ -118,7 +118,7 @@ fn number(case: &mut Case<'_>, place: usize, earlier: &[usize]) {
         return;
     };
     let before = case.seen[place];
-    let anew = !case.is_told(place) || case.revived(&seen.id, before.began, seen.began);
+    let anew = !told[place] || case.revived(&seen.id, before.began, seen.began);
     if anew && (before.life..seen.life).any(|life| case.may_be_counted(life)) {
         return;
     }

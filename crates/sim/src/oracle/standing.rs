@@ -107,8 +107,7 @@ fn facts(case: &Case<'_>) -> (Vec<Fact>, bool) {
             kind: Kind::Ended(told.attempt.at, outcome, case.is_own(told.attempt.offset)),
         });
     }
-    let mut told = vec![false; case.seen.len()];
-    case.history.iter().filter_map(|told| told.seen).for_each(|place| told[place] = true);
+    let told = case.told();
     let forgotten = (0..told.len()).filter(|place| !told[*place]).filter_map(|place| {
         let seen = case.seen[place];
         let (ended, outcome) = seen.ended.clone()?;
